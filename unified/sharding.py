@@ -65,7 +65,7 @@ def partition(
         ways = math.prod(free[axis] for axis in axes)
         if size % ways:
             if strict and "tensor" in axes:
-XX
+                raise ValueError(f"mesh.tensor={ways} does not divide {name}={size}: lower it")
             axes = ()
         for axis in axes:
             del free[axis]
@@ -89,9 +89,7 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     sizes = [shape.get(axis, 1) for axis in MESH_AXES]
     fixed = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or min(sizes) < -1 or 0 in sizes:
-        raise ValueError(
-            f"mesh {dict(shape)}: sizes are positive; at most one is -1, the rest"
-        )
+        raise ValueError(f"mesh {dict(shape)}: sizes are positive; at most one is -1, the rest")
     sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
         raise ValueError(
