@@ -1,0 +1,77 @@
+"""A released model comes back as it was saved, and what does not fit is named."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from unified.interop import release
+
+
+@pytest.fixture
+def params():
+    return {
+        "embed": {"table": jnp.arange(6.0).reshape(2, 3) / 7},
+        "runs": {0: {"gate": jnp.ones((2, 1, 3))}, 1: {"gate": jnp.zeros((1, 1, 3)).mT}},
+        "steps": jnp.asarray(3, jnp.int32),
+    }
+
+
+def test_a_release_loads_as_it_was_saved(params, tmp_path):
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text("{}")
+    config = ml_collections.ConfigDict({"model": {"widths": (1, 2)}, "name": "tiny"})
+    release.save(tmp_path / "out", params, config, files=[tokenizer])
+
+    loaded, loaded_config = release.load(tmp_path / "out")
+    assert loaded_config == {"model": {"widths": [1, 2]}, "name": "tiny"}
+    assert (tmp_path / "out/tokenizer.json").read_text() == "{}"
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded))
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)  # same structure, int keys too
+    assert loaded["steps"].dtype == np.int32
+
+
+def test_bfloat16_storage_halves_the_weights_and_merge_restores_the_dtype(params, tmp_path):
+    release.save(tmp_path, params, {}, storage="bfloat16")
+    loaded, _ = release.load(tmp_path)
+    assert loaded["embed"]["table"].dtype == jnp.bfloat16
+    assert loaded["steps"].dtype == np.int32
+
+    merged = release.merge(jax.eval_shape(lambda: params), loaded)
+    assert merged["embed"]["table"].dtype == np.float32
+    np.testing.assert_allclose(merged["embed"]["table"], params["embed"]["table"], rtol=2**-8)
+
+
+def test_merge_lists_every_parameter_that_does_not_fit(params):
+    loaded = {"embed": {"table": np.zeros((2, 4))}, "runs": params["runs"], "extra": np.zeros(1)}
+    with pytest.raises(ValueError, match=r"of 'some/folder' do not fit") as caught:
+        release.merge(params, loaded, "some/folder")
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.strip() for line in lines] == [
+        "missing: steps ()",
+        "unexpected: extra (1,)",
+        "misshaped: embed/table is (2, 4), the model needs (2, 3)",
+    ]
+
+
+def test_missing_and_damaged_files_are_named(params, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*no such folder"):
+        release.load(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    with pytest.raises(FileNotFoundError, match=r"it has no model\.safetensors"):
+        release.load(tmp_path)
+    release.save(tmp_path, params, {})
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="damaged"):
+        release.load(tmp_path)
+
+
+def test_a_package_path_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert release.resolve("unified/interop/release.py").read_text().startswith('"""A released')
+    (tmp_path / "unified").mkdir()
+    assert release.resolve("unified") == release.epath.Path("unified")  # an existing path wins
