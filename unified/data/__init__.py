@@ -1,0 +1,1 @@
+"""Input: sources of examples, mixtures, and packed batches."""

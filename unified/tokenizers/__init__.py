@@ -1,0 +1,1 @@
+"""Tokenizers: what a token of each modality is."""
