@@ -1,0 +1,1 @@
+"""Generative processes: how a target is corrupted, predicted and sampled, as pure functions."""

@@ -1,0 +1,105 @@
+"""Autoregressive prediction: the next id, its loss and its sampling.
+
+`M` predictions, `D` embed, `B` rows, `V` vocab. Logits and losses are float32.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+Logits = Callable[[jax.Array], jax.Array]  # hidden [m D] -> logits [m V]
+
+
+def loss(
+    logits_fn: Logits,
+    hidden: Float[Array, "M D"],
+    targets: Int[Array, "M"],
+    weights: Float[Array, "M"],
+    *,
+    chunk: int,
+    z_loss: float = 0.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Weighted cross entropy `(sum, count)` in nats; `chunk` logits rows exist at a time.
+
+    `z_loss` adds that multiple of `log(Z)^2` per prediction, which keeps the normaliser Z of
+    the softmax near 1 (PaLM, section 5).
+    """
+    log_prob, log_normalizer = score(logits_fn, hidden, targets, chunk=chunk)
+    per_token = z_loss * jnp.square(log_normalizer) - log_prob
+    weights = weights.astype(jnp.float32)
+    return jnp.sum(weights * per_token), jnp.sum(weights)
+
+
+def score(
+    logits_fn: Logits, hidden: Float[Array, "M D"], targets: Int[Array, "M"], *, chunk: int
+) -> tuple[Float[Array, "M"], Float[Array, "M"]]:
+    """Log-probability of each target and the log-normaliser of its softmax.
+
+    The head runs on `chunk` rows at a time, and again in the backward pass, so memory does not
+    grow with M x V. A chunk takes every n-th row: rows that are sharded over devices stay so.
+    """
+
+    @jax.checkpoint
+    def score_chunk(args):
+        hidden, targets = args
+        logits = logits_fn(hidden).astype(jnp.float32)
+        log_normalizer = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        return chosen - log_normalizer, log_normalizer
+
+    M = hidden.shape[0]
+    n = -(-M // chunk)
+    if n <= 1:
+        return score_chunk((hidden, targets))
+    rows = -(-M // n)
+    hidden = jnp.pad(hidden, ((0, rows * n - M), (0, 0)))
+    targets = jnp.pad(targets, (0, rows * n - M))
+    strided = lambda x: jnp.moveaxis(x.reshape(rows, n, *x.shape[1:]), 1, 0)
+    scores = jax.lax.map(score_chunk, (strided(hidden), strided(targets)))
+    log_prob, log_normalizer = (jnp.moveaxis(x, 0, 1).reshape(-1)[:M] for x in scores)
+    return log_prob, log_normalizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next id is drawn; hashable, so it can be a static argument of a jitted function.
+
+    Logits are divided by `temperature` (0: greedy), then all but the `top_k` largest are excluded
+    (0: none are), then all but the smallest set whose probability reaches `top_p` (nucleus
+    sampling, Holtzman et al. 2020). Ties with the last one kept are kept.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"need temperature >= 0, top_k >= 0 and 0 < top_p <= 1, got {self}")
+
+
+def sample(
+    logits: Float[Array, "B V"], keys: Key[Array, "B"], sampling: Sampling
+) -> Int[Array, "B"]:
+    """Draws one id per row. Each row has a key of its own, so it does not depend on the others."""
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1)
+    return jax.vmap(jax.random.categorical)(keys, restrict(logits, sampling))
+
+
+def restrict(logits: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
+    """The logits that `sample` draws from: at the temperature, excluded ids at -inf."""
+    logits = logits.astype(jnp.float32) / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        smallest = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
+    if sampling.top_p < 1:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        probability = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(probability, axis=-1) - probability
+        kept = jnp.where(before < sampling.top_p, ordered, jnp.inf)
+        logits = jnp.where(logits < jnp.min(kept, axis=-1, keepdims=True), -jnp.inf, logits)
+    return logits
