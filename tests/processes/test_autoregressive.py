@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unified.processes import autoregressive
-from unified.processes.autoregressive import Sampling
+from unified.processes.autoregressive import GREEDY, Sampling
 
 M, D, V = 13, 6, 17
 
@@ -88,7 +88,7 @@ def test_top_k_and_top_p_keep_the_likeliest(sampling, kept):
 def test_greedy_takes_the_largest_and_draws_follow_the_probabilities():
     keys = jax.random.split(jax.random.key(1), 4000)
     many = jnp.repeat(LOGITS[:1], 4000, axis=0)
-    np.testing.assert_array_equal(autoregressive.sample(LOGITS, keys[:2], Sampling()), [0, 3])
+    np.testing.assert_array_equal(autoregressive.sample(LOGITS, keys[:2], GREEDY), [0, 3])
     ids = autoregressive.sample(many, keys, Sampling(1.0))
     np.testing.assert_allclose(np.bincount(ids) / 4000, jnp.exp(LOGITS[0]), atol=0.03)
     ids = autoregressive.sample(many, keys, Sampling(1.0, top_k=2))

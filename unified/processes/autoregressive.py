@@ -81,6 +81,9 @@ class Sampling:
             raise ValueError(f"need temperature >= 0, top_k >= 0 and 0 < top_p <= 1, got {self}")
 
 
+GREEDY = Sampling()
+
+
 def sample(
     logits: Float[Array, "B V"], keys: Key[Array, "B"], sampling: Sampling
 ) -> Int[Array, "B"]:

@@ -1,0 +1,1 @@
+"""Loops that turn callables into text and pictures; they know no model."""
