@@ -11,7 +11,7 @@ lanes is free, and routing a token to its weights is a static slice.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 import jax
 import numpy as np
@@ -154,6 +154,7 @@ class Layout:
 # Batch: arrays, one group per lane.
 
 
+@dataclass_transform(frozen_default=True)
 def struct(cls):
     """A frozen dataclass of arrays that is a JAX pytree."""
     cls = dataclasses.dataclass(frozen=True)(cls)
