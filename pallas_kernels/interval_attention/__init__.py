@@ -1,0 +1,65 @@
+"""Attention in which every key is visible in one interval of the query's clock.
+
+    query q sees key k   iff   start[k] <= clock[q] < stop[k]
+
+Causal text, bidirectional pictures, hidden spans, packed documents, sliding windows and padding
+are all intervals (FlashMask, arXiv 2410.01359), so a mask costs three integer vectors.
+
+`B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `Hv` value dim.
+"""
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from pallas_kernels.interval_attention import reference
+
+IMPLEMENTATIONS = {"reference": reference.interval_attention}
+
+
+def interval_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K Hv"],
+    clock: Int[Array, "B T"],
+    start: Int[Array, "B S"],
+    stop: Int[Array, "B S"],
+    *,
+    plan: object | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    implementation: str | None = None,
+    return_lse: bool = False,
+) -> Float[Array, "B T N Hv"] | tuple[Float[Array, "B T N Hv"], Float[Array, "B T N"]]:
+    """Softmax attention over the visible keys; differentiable in q, k and v.
+
+    Query head n reads key head `n // (N / K)`. `scale` defaults to `H ** -0.5`; `soft_cap` c turns
+    a score s into `c tanh(s / c)`. Statistics are float32, the output has the dtype of `q`. A
+    query that sees no key gives zeros, lse -inf and zero gradients. `return_lse` adds the float32
+    log-sum-exp of the scores, differentiable too. `plan` is for kernels that skip blocks; the
+    reference reads every block and ignores it. `implementation`: None (best for the platform) or a
+    name, which is used or fails.
+
+    Raises ValueError if shapes disagree or the implementation is unknown.
+    """
+    _check(q, k, v, clock, start, stop)
+    name = implementation or "reference"
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown implementation {name!r}; choose one of {[*IMPLEMENTATIONS]}")
+    out, lse = IMPLEMENTATIONS[name](q, k, v, clock, start, stop, scale=scale, soft_cap=soft_cap)
+    return (out, lse) if return_lse else out
+
+
+def _check(q, k, v, clock, start, stop) -> None:
+    (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
+    wanted = {
+        "k": (k, (B, S, K, H)),
+        "v": (v, (B, S, K, v.shape[-1])),
+        "clock": (clock, (B, T)),
+        "start": (start, (B, S)),
+        "stop": (stop, (B, S)),
+    }
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, but q {q.shape} asks for {shape}")
+    if N % K:
+        raise ValueError(f"{N} query heads cannot be shared out over {K} key heads: not a multiple")
