@@ -1,0 +1,150 @@
+"""Streams through the layers of a plan: embeddings in, hidden states out.
+
+Streams are separate arrays that meet only as keys and values; no token is multiplied by weights
+of another stream, and no array of all streams' activations is ever cut up (the partitioner would
+replicate it).
+
+`B` batch, `T` tokens of a stream, `D` width of a stream, `L` layers of a run, `K` key heads, `H`
+head dim.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from unified.backbone.cache import Cache, KeysValues, Span, is_active
+from unified.backbone.config import SHARED, BackboneConfig, Run
+from unified.nn.attention import Keys, attend, join
+from unified.nn.block import Block
+from unified.nn.norm import RMSNorm
+from unified.nn.position import Rope, rope
+from unified.nn.stack import scan, stack
+from unified.sequence import Tokens
+from unified.sharding import constrain
+
+Streams = Mapping[str, Float[Array, "B T D"]]
+
+
+class Backbone(nnx.Module):
+    """Decoder blocks over streams. Parameters: `runs/<i>/<stream or "shared">/...` with a leading
+    axis of the run's layers, and `final_norm/<stream or "shared">/scale`."""
+
+    def __init__(self, cfg: BackboneConfig, *, rngs: nnx.Rngs):
+        self.cfg = cfg
+        self.runs = nnx.Dict({str(i): self._make(run, rngs) for i, run in enumerate(cfg.runs)})
+        self.final_norm = nnx.Dict(
+            {
+                name: RMSNorm(cfg.streams[stream].embed_dim, cfg.norm_eps, rngs=rngs)
+                for name, stream in cfg.weights(cfg.runs[-1].shared).items()
+            }
+        )
+
+    def _make(self, run: Run, rngs: nnx.Rngs) -> nnx.Dict:
+        def make(stream: str) -> Block:
+            block = self.cfg.block(stream)
+            return stack(lambda r: Block(block, rngs=r), run.hi - run.lo, "layers", rngs=rngs)
+
+        return nnx.Dict({name: make(s) for name, s in self.cfg.weights(run.shared).items()})
+
+    def __call__(
+        self,
+        x: Streams,
+        tokens: Mapping[str, Tokens],
+        *,
+        time: Mapping[str, Float[Array, "B T"]] | None = None,
+        cache: Cache | None = None,
+        remat: str = "nothing_saveable",
+        return_keys: bool = False,
+        unroll: int | bool = 1,
+    ) -> tuple[dict[str, Float[Array, "B T D"]], tuple[dict[str, KeysValues], ...] | None]:
+        """Hidden states of the streams in `x`, and their keys per run if asked for.
+
+        `x` may hold some of the streams only. `time` is the flow time of each token, negative
+        where it carries none; it matters only if the plan has `active`. Tokens see the keys of
+        `cache` besides their own. `remat` names a policy of `jax.checkpoint_policies`; `unroll` is
+        that of `jax.lax.scan`. The keys are those after qk-norm and RoPE.
+
+        Raises ValueError if a stream is unknown or tokens do not fit their embeddings.
+        """
+        self._check(x, tokens)
+        call = _Call.of(self.cfg, x, tokens, time or {}, cache)
+        x, keys = dict(x), []
+        for i, run in enumerate(self.cfg.runs):
+            blocks = {name: self.runs[str(i)][name] for name in call.weights(run)}
+            layers = (blocks, cache.keys[i] if cache else {}, self._windows(run))
+            layer = lambda x, layer, run=run: call.layer(run, x, *layer, return_keys)
+            x, new = scan(layer, x, layers, remat=remat, unroll=unroll)
+            keys.append(new)
+        shared = self.cfg.runs[-1].shared
+        hidden = {s: self.final_norm[SHARED if shared else s](x_s) for s, x_s in x.items()}
+        return hidden, tuple(keys) if return_keys else None
+
+    def _windows(self, run: Run) -> Float[Array, "L 2"] | None:
+        """Flow times of each layer of a run, or None if there is no such plan."""
+        if self.cfg.active is None:
+            return None
+        always = (-jnp.inf, jnp.inf)
+        return jnp.array([w or always for w in self.cfg.active[run.lo : run.hi]], jnp.float32)
+
+    def _check(self, x: Streams, tokens: Mapping[str, Tokens]) -> None:
+        for s, x_s in x.items():
+            if s not in self.cfg.streams:
+                raise ValueError(f"unknown stream {s!r}; the backbone has {[*self.cfg.streams]}")
+            if s not in tokens or tokens[s].clock.shape != x_s.shape[:2]:
+                got = tokens[s].clock.shape if s in tokens else "none"
+                raise ValueError(f"stream {s!r}: embeddings {x_s.shape}, but tokens {got}")
+            if x_s.shape[2] != self.cfg.streams[s].embed_dim:
+                width = self.cfg.streams[s].embed_dim
+                raise ValueError(f"stream {s!r}: width {x_s.shape[2]}, but embed_dim is {width}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What all layers share in one call, per stream."""
+
+    rope: Mapping[str, Rope]
+    clock: Mapping[str, Any]
+    new: Mapping[str, Span]  # of the tokens in `x`
+    past: Mapping[str, Span]  # of the cached ones
+    order: tuple[str, ...]  # all streams
+
+    @classmethod
+    def of(cls, cfg: BackboneConfig, x, tokens, time, cache) -> "_Call":
+        return cls(
+            rope={s: rope(tokens[s].position, cfg.head_dim, cfg.rope_theta) for s in x},
+            clock={s: tokens[s].clock for s in x},
+            new={s: Span.of(tokens[s], time.get(s)) for s in x},
+            past=cache.spans if cache else {},
+            order=tuple(cfg.streams),
+        )
+
+    def weights(self, run: Run) -> tuple[str, ...]:
+        return (SHARED,) if run.shared else tuple(self.clock)
+
+    def layer(self, run: Run, x, blocks, past, window, return_keys: bool):
+        """One layer over all streams: project, join the keys, attend, update."""
+        block = {s: blocks[SHARED if run.shared else s] for s in x}
+        x = {s: constrain(x_s, "batch", "length", None) for s, x_s in x.items()}
+        q, new = {}, {}
+        for s, x_s in x.items():
+            q[s], *new[s] = block[s].project(x_s, self.rope[s])
+        keys = (
+            dict.fromkeys(x, self._keys(self.order, new, past, window))
+            if run.joint
+            else {s: self._keys((s,), new, past, window) for s in x}
+        )
+        y = {s: block[s].update(x[s], attend(q[s], self.clock[s], keys[s])) for s in x}
+        if window is not None:
+            on = {s: is_active(self.new[s].time, window)[..., None] for s in x}
+            y = {s: jnp.where(on[s], y[s], x[s]) for s in x}
+        return y, {s: tuple(kv) for s, kv in new.items()} if return_keys else None
+
+    def _keys(self, streams, new, past, window) -> list[Keys]:
+        """The keys that these streams offer: one group per cached stream, one of new tokens."""
+        cached = [Keys(*past[s], *self.past[s].within(window)) for s in streams if s in past]
+        fresh = [Keys(*new[s], *self.new[s].within(window)) for s in streams if s in new]
+        return [*cached, join(fresh)]
