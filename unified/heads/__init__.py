@@ -1,0 +1,1 @@
+"""From hidden states to predictions, and from flow times to embeddings."""
