@@ -1,0 +1,88 @@
+"""Checkpoints of a run: written in the background, the newest and the best kept, whole or absent.
+
+Beside the state lies `host`, plain JSON: the position of the input and what the log has gathered.
+Orbax writes to a temporary name and renames, so an interrupted save is never taken for one.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from unified.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    step: int
+    state: TrainState
+    host: dict[str, Any]
+
+
+class Checkpoints:
+    """Reads and writes `folder`. `best` names the metric whose lowest checkpoint is also kept."""
+
+    def __init__(self, folder: str | Path, *, keep: int = 2, best: str = ""):
+        policies: list[Any] = [LatestN(keep)]
+        tracked: dict[str, Any] = {}
+        if best:
+            value = lambda metrics: metrics.get(best, math.inf) if metrics else math.inf
+            policies.append(
+                BestN(
+                    get_metric_fn=value, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                )
+            )
+            tracked = {"best_fn": value, "best_mode": "min"}  # Orbax writes metrics only with these
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+            **tracked,
+        )
+        self.folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The newest complete checkpoint, by step."""
+        return self._manager.latest_step()
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: TrainState, host: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Copies the state off the devices, then returns; the rest happens in the background."""
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(dict(host))
+        )
+        self._manager.save(step, args=items, metrics=dict(metrics))
+
+    def restore(self, abstract: TrainState, step: int | None = None) -> Restored | None:
+        """The newest checkpoint (or that of `step`), laid out as `abstract` says; None if none.
+
+        The number of devices may differ from when it was written.
+        """
+        step = self.latest if step is None else step
+        if step is None:
+            return None
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=items)
+        return Restored(step, found["state"], found["host"])
+
+    def wait(self) -> None:
+        """Until everything saved so far is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()

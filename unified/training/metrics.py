@@ -1,0 +1,152 @@
+"""Metrics of a run: gathered over a window of steps, written to JSONL and TensorBoard.
+
+A metric is a (sum, count) pair, so that a window's value is the mean over its tokens and not over
+its steps. Step metrics stay on the device until the next step is under way; then they are fetched,
+checked and added to the window.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+from unified.training.feed import Fed
+from unified.training.step import Losses
+
+Values = dict[str, float]
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient that is not a number, or infinite."""
+
+    def __init__(self, step: int, names: list[str]):
+        super().__init__(f"step {step}: {', '.join(names)} not finite")
+        self.step = step
+
+
+class Window:
+    """Sums and counts since the last log line."""
+
+    def __init__(self, pairs: Mapping[str, Any] | None = None):
+        self.pairs = {name: tuple(pair) for name, pair in (pairs or {}).items()}
+
+    def add(self, pairs: Mapping[str, Any]) -> None:
+        for name, (total, count) in pairs.items():
+            old = self.pairs.get(name, (0.0, 0.0))
+            self.pairs[name] = (old[0] + float(total), old[1] + float(count))
+
+    def means(self) -> Values:
+        """Metrics that counted nothing are left out."""
+        return {name: total / count for name, (total, count) in self.pairs.items() if count}
+
+
+class Monitor:
+    """Follows the steps one behind, so that looking at losses never stops the device."""
+
+    def __init__(self, *, every: int, window: Mapping[str, Any] | None = None):
+        self.window = Window(window)
+        self.seconds_per_step = math.nan
+        self._every = every
+        self._pending: tuple[int, Losses, Fed] | None = None
+        self._tokens = self._slots = 0
+        self._busy, self._steps = 0.0, 0
+        self._last: float | None = None
+
+    def follow(self, step: int, metrics: Losses, fed: Fed) -> tuple[int, Values] | None:
+        """Takes in a step just begun; returns the log line that the one before completed, if any.
+
+        `step` counts from 1. Raises NonFinite for the step before.
+        """
+        line = self.catch_up()
+        self._pending = (step, metrics, fed)
+        return line
+
+    def catch_up(self) -> tuple[int, Values] | None:
+        """Waits for the step under way and takes its metrics."""
+        if self._pending is None:
+            return None
+        (step, metrics, fed), self._pending = self._pending, None
+        pairs = {name: (float(s), float(n)) for name, (s, n) in jax.device_get(metrics).items()}
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(pairs[name][0])]
+        if bad:
+            raise NonFinite(step, [n for n, (s, _) in pairs.items() if not math.isfinite(s)])
+        padding = {"padding": (fed.slots - fed.tokens, fed.slots)} if fed.slots else {}
+        self.window.add({**pairs, **padding})
+        self._clock(fed)
+        return (step, self._line(fed)) if step % self._every == 0 else None
+
+    def pause(self) -> None:
+        """Stops the clock of throughput until the next step: for evaluating and saving."""
+        self._last = None
+
+    def _clock(self, fed: Fed) -> None:
+        now = time.perf_counter()
+        if self._last is not None:
+            self._busy += now - self._last
+            self._steps += 1
+            self._tokens += fed.tokens
+        self._last = now
+
+    def _line(self, fed: Fed) -> Values:
+        values = self.window.means()
+        values |= {f"input/{name}": float(value) for name, value in fed.metrics.items()}
+        if self._steps and self._busy:
+            self.seconds_per_step = self._busy / self._steps
+            values["seconds_per_step"] = self.seconds_per_step
+            if self._tokens:
+                values["tokens_per_second"] = self._tokens / self._busy
+        self.window = Window()
+        self._busy, self._steps, self._tokens = 0.0, 0, 0
+        return values
+
+
+class Journal:
+    """Appends metrics to `metrics.jsonl` and TensorBoard under `folder`; each step once.
+
+    `after` is the step that the run goes on from: later lines, of a run that was killed, go.
+    With `write=False` (not the first process) it does nothing.
+    """
+
+    def __init__(self, folder: Path, *, after: int = 0, write: bool = True):
+        self._write = write
+        if not write:
+            return
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read(path) if line["step"] <= after]
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(draft, path)
+        self._file = path.open("a")
+        board = folder / "tensorboard"
+        self._board = SummaryWriter(str(board), purge_step=after + 1 if board.exists() else None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        if not self._write:
+            return
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        for name, value in finite.items():
+            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+
+    def close(self) -> None:
+        if self._write:
+            self._file.close()
+            self._board.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a `metrics.jsonl`; a last one cut short by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

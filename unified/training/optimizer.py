@@ -1,0 +1,103 @@
+"""Any Optax optimizer by name, with schedule, clipping, decay mask and multipliers by path."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unified.training.nearest import nearest
+from unified.training.tree import Tree, match
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A gradient transformation and the learning rate it follows."""
+
+    transform: optax.GradientTransformationExtraArgs
+    schedule: Schedule
+
+
+def constructor(name: str) -> Callable[..., optax.GradientTransformation]:
+    """`optax.<name>` or `optax.contrib.<name>`. Raises ValueError with the nearest name."""
+    found = getattr(optax, name, None) or getattr(optax.contrib, name, None)
+    if found is None or "learning_rate" not in inspect.signature(found).parameters:
+        known = [n for n in dir(optax) if callable(getattr(optax, n)) and n.islower()]
+        raise ValueError(f"optimizer.name: Optax has no {name!r}; {nearest(name, known)}")
+    return found
+
+
+def options(name: str) -> dict[str, Any]:
+    """The plain options of an Optax optimizer and their defaults: its fields in a config."""
+    parameters = inspect.signature(constructor(name)).parameters.values()
+    plain = lambda value: value is None or isinstance(value, bool | int | float | str)
+    skip = ("learning_rate", "mask", "weight_decay_mask")
+    return {p.name: p.default for p in parameters if plain(p.default) and p.name not in skip}
+
+
+def make_schedule(
+    name: str, peak: float, total_steps: int, warmup_steps: int, final_fraction: float
+) -> Schedule:
+    """Linear warm-up to `peak`, then `constant`, or down to `final_fraction * peak` at the end:
+    `cosine`, `linear`, or `wsd` (stable, then linear over the last fifth).
+    """
+    steps, floor = max(total_steps - warmup_steps, 1), final_fraction * peak
+    fall = max(steps // 5, 1)
+    shapes = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, steps, alpha=final_fraction),
+        "linear": lambda: optax.linear_schedule(peak, floor, steps),
+        "wsd": lambda: optax.linear_schedule(peak, floor, fall, steps - fall),
+    }
+    if name not in shapes:
+        raise ValueError(f"optimizer.schedule: no {name!r}; {nearest(name, shapes)}")
+    if warmup_steps >= total_steps:
+        raise ValueError(f"optimizer.warmup_steps={warmup_steps} leaves nothing of {total_steps=}")
+    warmup = lambda step: peak * (step + 1) / (warmup_steps + 1)
+    return optax.join_schedules([warmup, shapes[name]()], [warmup_steps])
+
+
+def make_optimizer(
+    config: Mapping[str, Any], params: Tree, ranks: Tree, total_steps: int
+) -> Optimizer:
+    """The optimizer that `config` (as completed by `config.complete`) describes.
+
+    `params` are the trained parameters (abstract is enough), `ranks` how many axes each has apart
+    from stacking: those with fewer than two (norm scales, biases) are not decayed.
+    """
+    config = dict(config)
+    name, peak, clip = (config.pop(key) for key in ("name", "learning_rate", "clip_norm"))
+    schedule = make_schedule(
+        config.pop("schedule"),
+        peak,
+        total_steps,
+        config.pop("warmup_steps"),
+        config.pop("final_fraction"),
+    )
+    spared = match(params, config.pop("no_decay"), field="optimizer.no_decay")
+    multipliers = config.pop("multipliers")
+    make = constructor(name)
+    for key in ("mask", "weight_decay_mask"):
+        if key in inspect.signature(make).parameters:
+            config[key] = jax.tree.map(lambda rank, spare: rank > 1 and not spare, ranks, spared)
+    steps = [make(learning_rate=schedule, **config)]
+    if clip:
+        steps.insert(0, optax.clip_by_global_norm(clip))
+    if multipliers:
+        steps.append(scale_by_path(params, multipliers))
+    return Optimizer(optax.with_extra_args_support(optax.chain(*steps)), schedule)
+
+
+def scale_by_path(params: Tree, multipliers: Any) -> optax.GradientTransformation:
+    """Scales updates, and so the learning rate, by the first pattern that a path matches."""
+    factors = jax.tree.map(lambda _: 1.0, params)
+    for pattern, factor in reversed(tuple(multipliers)):
+        found = match(params, (pattern,), field="optimizer.multipliers")
+        factors = jax.tree.map(lambda hit, old, new=factor: new if hit else old, found, factors)
+    scale = lambda updates, params=None: jax.tree.map(jnp.multiply, updates, factors)
+    return optax.stateless(scale)

@@ -1,0 +1,71 @@
+"""What a run shows while it runs: a bar in a terminal, one line per log elsewhere."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+
+class Display:
+    """Prints to the terminal of the first process; others stay silent (`show=False`)."""
+
+    def __init__(self, total: int, losses: Sequence[str], *, show: bool = True):
+        self.console = Console(quiet=not show, soft_wrap=True, highlight=False)
+        self._losses, self._total = tuple(losses), total
+        self._bar: Progress | None = None
+        if self.console.is_terminal and show:
+            columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=self.console, refresh_per_second=4)
+            self._bar.start()
+            self._task = self._bar.add_task("compiling", total=total)
+
+    def print(self, *objects: Any) -> None:
+        self.console.print(*objects)
+
+    def advance(self, step: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def line(self, step: int, values: Mapping[str, float], seconds_left: float) -> None:
+        """Shows the losses of each process, throughput, waste and time left."""
+        parts = [f"{name} {values[name]:.4g}" for name in ("loss", *self._losses) if name in values]
+        if "tokens_per_second" in values:
+            parts.append(f"{_short(values['tokens_per_second'])} tok/s")
+        if "padding" in values:
+            parts.append(f"padding {values['padding']:.1%}")
+        if "seconds_per_step" in values:
+            parts.append(f"{values['seconds_per_step']:.3g} s/step")
+        if math.isfinite(seconds_left):
+            parts.append(f"left {_clock(seconds_left)}")
+        text = "  ".join(parts)
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text)
+        else:
+            self.print(f"step {step}/{self._total}  {text}")
+
+    def table(self, title: str, values: Mapping[str, float]) -> None:
+        table = Table("metric", "value", title=title)
+        for name, value in values.items():
+            table.add_row(name, f"{value:.4g}")
+        self.print(table)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def _short(number: float) -> str:
+    for unit, scale in (("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,127 @@
+"""From a config and a recipe to compiled functions: state born sharded, steps jitted once."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unified import sharding
+from unified.training.optimizer import Optimizer, make_optimizer
+from unified.training.step import Task, TrainState, init_state, make_eval_step, make_train_step
+from unified.training.tree import Tree, combine, match, select
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run needs of its model: shapes, placement and compiled functions."""
+
+    task: Task
+    abstract: TrainState  # shapes, types and shardings of the state
+    init: Callable[[int, Tree], TrainState]  # (seed, loaded parameters or None) -> state
+    train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]  # donates the state
+    eval_step: Callable[[Tree, Any, jax.Array], Any]
+    place: Callable[[Any], Any]  # host batch [batch_size ...] -> device batch [A R ...]
+
+    @property
+    def num_params(self) -> tuple[int, int]:
+        """Trained and frozen."""
+        count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        trained = count(select(self.abstract.params, self.task.trained))
+        return trained, count(self.abstract.params) - trained
+
+
+def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
+    """Builds the model abstractly: no memory is used until `init`. Use under `jax.set_mesh(mesh)`.
+
+    Raises ValueError for a batch that the mesh does not divide, and for a pattern without a match.
+    """
+    rows = config["batch_size"] // config["accumulation"]
+    if rows % sharding.num_row_shards(mesh):
+        raise ValueError(
+            f"batch_size / accumulation = {rows} rows do not divide over the "
+            f"{sharding.num_row_shards(mesh)} devices of mesh axes data and fsdp: change one"
+        )
+    model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model, nnx.Param)
+    params = nnx.to_pure_dict(params)
+    frozen = match(params, config["freeze"], field="freeze")
+    task = Task(
+        model=graphdef,
+        loss=recipe.loss,
+        counts=recipe.counts,
+        weights=dict(config["loss_weights"]),
+        trained=jax.tree.map(lambda hit: not hit, frozen),
+        ema_decay=config["ema"]["decay"],
+        ema_warmup=config["ema"]["warmup"],
+    )
+    chosen = lambda tree: select(tree, task.trained)
+    optimizer = make_optimizer(
+        config["optimizer"], chosen(params), chosen(sharding.ranks(model)), config["total_steps"]
+    )
+
+    def init(seed: jax.Array, loaded: Tree) -> TrainState:
+        build, train = jax.random.split(jax.random.key(seed))
+        model = recipe.build(config, rngs=nnx.Rngs(build))
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        return init_state(task, combine(loaded, params) if loaded else params, optimizer, train)
+
+    shapes = jax.eval_shape(init, 0, None)
+    shardings = state_shardings(
+        shapes, sharding.param_shardings(model, mesh), task, optimizer, mesh
+    )
+    whole = sharding.replicated(mesh)
+    return Setup(
+        task=task,
+        abstract=jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        ),
+        init=jax.jit(init, out_shardings=shardings),
+        train_step=jax.jit(
+            make_train_step(task, optimizer), donate_argnums=0, out_shardings=(shardings, whole)
+        ),
+        eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
+        place=lambda batch: place(batch, mesh, config["accumulation"]),
+    )
+
+
+def state_shardings(
+    shapes: TrainState, params: Tree, task: Task, optimizer: Optimizer, mesh: Mesh
+) -> TrainState:
+    """Averages and moments lie as their parameter does; what is no copy of one is replicated."""
+    whole = sharding.replicated(mesh)
+    trained = select(params, task.trained)
+
+    def like(leaf: Any, param: Any, place: NamedSharding) -> NamedSharding:
+        return place if leaf.shape == param.shape else whole
+
+    moments = optax.tree.map_params(
+        optimizer.transform,
+        like,
+        shapes.opt_state,
+        select(shapes.params, task.trained),
+        trained,
+        transform_non_params=lambda _: whole,
+    )
+    ema = None if shapes.ema is None else trained
+    return TrainState(whole, params, moments, ema, whole)
+
+
+def place(batch: Any, mesh: Mesh, accumulation: int) -> Any:
+    """Host arrays [batch_size ...] -> device arrays [A R ...], rows over the mesh.
+
+    Every process holds the whole batch and places the rows of its own devices.
+    """
+    spec = NamedSharding(mesh, P(None, *sharding.row_sharding(mesh).spec))
+
+    def put(x: Any) -> jax.Array:
+        x = x.reshape(accumulation, -1, *x.shape[1:])
+        return jax.make_array_from_process_local_data(spec, x, x.shape)
+
+    return jax.tree.map(put, batch)

@@ -1,0 +1,145 @@
+"""The pure training step: state and batch in, state and metrics out.
+
+A batch has a leading axis of micro-batches `[A R ...]` (`A` = 1 without accumulation). Losses are
+(sum, count) pairs; the objective of a step is `sum_i weight_i * sum_i / count_i`, with the counts
+taken over all micro-batches and devices, so it does not depend on how rows are cut or spread.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from unified.sequence import struct
+from unified.training.optimizer import Optimizer
+from unified.training.tree import Tree, combine, select
+
+Pair = tuple[jax.Array, jax.Array]  # float32 scalars: sum, count
+Losses = Mapping[str, Pair]
+
+
+@struct
+class TrainState:
+    """Everything a checkpoint holds, as plain arrays in plain nested dicts."""
+
+    step: jax.Array
+    params: Tree
+    opt_state: optax.OptState  # of the trained parameters
+    ema: Tree  # average of the trained parameters, or None
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is optimised, and never changes during a run."""
+
+    model: nnx.GraphDef
+    loss: Callable[[nnx.Module, Any, jax.Array], Losses]
+    counts: Callable[[Any], Mapping[str, jax.Array]]
+    weights: Mapping[str, float]
+    trained: Tree  # True at the parameters that are trained
+    ema_decay: float = 0.0
+    ema_warmup: bool = True
+
+
+def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -> TrainState:
+    trained = select(params, task.trained)
+    ema = jax.tree.map(jnp.copy, trained) if task.ema_decay else None
+    return TrainState(jnp.zeros((), int), params, optimizer.transform.init(trained), ema, key)
+
+
+def make_train_step(task: Task, optimizer: Optimizer):
+    """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair."""
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Losses]:
+        trained, frozen = select(state.params, task.trained), state.params
+        totals = _totals(task, batch)
+
+        def gradients(micro: Any, key: jax.Array) -> tuple[Tree, Losses]:
+            def objective(trained: Tree) -> tuple[jax.Array, Losses]:
+                model = nnx.merge(task.model, combine(trained, frozen))
+                losses = task.loss(model, micro, key)
+                return weigh(losses, task.weights, totals), losses
+
+            return jax.grad(objective, has_aux=True)(trained)
+
+        key = jax.random.fold_in(state.key, state.step)
+        grads, losses = _sum_over_micro_batches(gradients, batch, key)
+        updates, opt_state = optimizer.transform.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        metrics = {
+            **losses,
+            "loss": _once(weigh(losses, task.weights, totals)),
+            "grad_norm": _once(optax.tree.norm(grads)),
+            "learning_rate": _once(optimizer.schedule(state.step)),
+        }
+        new = TrainState(
+            step=state.step + 1,
+            params=combine(trained, frozen),
+            opt_state=opt_state,
+            ema=_average(task, state.ema, trained, state.step),
+            key=state.key,
+        )
+        return new, metrics
+
+    return train_step
+
+
+def make_eval_step(task: Task):
+    """`eval_step(params, batch, key) -> losses`, summed over the micro-batches."""
+
+    def eval_step(params: Tree, batch: Any, key: jax.Array) -> Losses:
+        losses = lambda micro, key: task.loss(nnx.merge(task.model, params), micro, key)
+        return _sum_over_micro_batches(losses, batch, key)
+
+    return eval_step
+
+
+def weigh(losses: Losses, weights: Mapping[str, float], totals: Mapping[str, Any]) -> Any:
+    """`sum_i weight_i * sum_i / total_i`; a loss without a token (total 0) adds nothing."""
+    missing = sorted(set(weights) - set(losses)) + sorted(set(weights) - set(totals))
+    if missing:
+        raise ValueError(f"loss_weights: {missing} not among the losses {sorted(losses)}")
+    mean = lambda total, count: total / jnp.where(count > 0, count, 1)
+    return sum(weights[name] * mean(losses[name][0], totals[name]) for name in weights)
+
+
+def averaged(state: TrainState) -> Tree:
+    """The parameters to evaluate and release: the moving average where there is one."""
+    return state.params if state.ema is None else combine(state.ema, state.params)
+
+
+def _totals(task: Task, batch: Any) -> Mapping[str, jax.Array]:
+    counts = jax.vmap(task.counts)(batch)
+    return {name: counts[name].sum() for name in task.weights if name in counts}
+
+
+def _sum_over_micro_batches(fn: Callable[[Any, jax.Array], Tree], batch: Any, key: jax.Array):
+    """`fn(micro-batch, key)` summed over the leading axis, one micro-batch in memory at a time."""
+    num = jax.tree.leaves(batch)[0].shape[0]
+    first = jax.tree.map(lambda x: x[0], batch)
+    if num == 1:
+        return fn(first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, first, key))
+
+    def add(total: Tree, xs: tuple[Any, jax.Array]) -> tuple[Tree, None]:
+        micro, index = xs
+        return jax.tree.map(jnp.add, total, fn(micro, jax.random.fold_in(key, index))), None
+
+    return jax.lax.scan(add, zeros, (batch, jnp.arange(num)))[0]
+
+
+def _average(task: Task, ema: Tree, trained: Tree, step: jax.Array) -> Tree:
+    if ema is None:
+        return None
+    warm = (1 + step) / (10 + step) if task.ema_warmup else 1.0
+    decay = jnp.minimum(task.ema_decay, warm)
+    return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema, trained)
+
+
+def _once(value: jax.Array) -> Pair:
+    return jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)

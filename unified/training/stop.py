@@ -1,0 +1,65 @@
+"""When to stop before the last step: a signal, or the time that the run may take.
+
+Every process must stop after the same step. With one process a signal handler sets a flag; with
+several the JAX coordination service carries the signal, and the first process reads the clock.
+"""
+
+import signal
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+class Stop:
+    """A context manager that turns SIGTERM and Ctrl-C into a graceful end.
+
+    A second signal acts as it did before, so a run that hangs can still be ended.
+    """
+
+    def __init__(self, max_minutes: float = 0.0, *, check_every: int = 1):
+        self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+        self._check_every = check_every
+        self._signal: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._restore()
+
+    @property
+    def seconds_left(self) -> float:
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def signalled(self, step: int) -> str | None:
+        """The name of the signal to stop for after `step`, the same on every process."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self._signal = "SIGTERM"
+        return self._signal
+
+    def out_of_time(self, step: int) -> bool:
+        """Whether the time is over after `step`; several processes look only now and then."""
+        if self._deadline is None:
+            return False
+        late = self.seconds_left <= 0
+        if jax.process_count() == 1:
+            return late
+        if step % self._check_every:
+            return False
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
+
+    def _caught(self, number: int, _: Any) -> None:
+        self._signal = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
