@@ -1,0 +1,151 @@
+"""Edits of a scene: an instruction, and the scene that carries it out."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+from unified.data.emoji.arrange import NAMES, Allowed, colour_for, free_spot
+from unified.data.emoji.language import SURFACE, Group, members, phrase
+from unified.data.emoji.questions import refer
+from unified.data.emoji.scene import REGIONS, Scene, Spot, Thing, fits_beside, relation
+from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, STYLES
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    kind: str
+    instruction: str
+    after: Scene
+
+
+def edit(
+    scene: Scene,
+    rng: random.Random,
+    allowed: Allowed,
+    first: bool = False,
+    new: Group | None = None,
+) -> Edit:
+    """A random edit of the scene; of its first group if `first`.
+
+    `new`, if given, is the noun and colour that the edit brings in (by recolouring, where the
+    first group has that noun, by adding or by replacing).
+    """
+    groups = list(members(scene))
+    group = groups[0] if first or new else rng.choice(groups)
+    kinds, weights = tuple(_EDIT), EDIT_WEIGHTS
+    if new:
+        kinds, weights = ("recolour", "add", "replace"), (3, 1, 1)
+    for kind in rng.choices(kinds, weights, k=100):
+        found = _EDIT[kind](scene, groups, group, rng, allowed, new)
+        if found:
+            return Edit(kind, *found)
+    raise ValueError(f"no edit brings {new} into {scene}")
+
+
+def _changed(scene: Scene, group: Group, change: Callable[[Thing], Thing]) -> Scene:
+    things = members(scene)[group]
+    return scene.with_things(change(t) if t in things else t for t in scene.things)
+
+
+def _recolour(scene, groups, group, rng, allowed, new):
+    noun = NOUNS[group.noun]
+    taken = {g.colour for g in groups if g.noun == group.noun}
+    natural = (None,) if noun.natural else ()
+    colours = [c for c in noun.colours + natural if c not in taken and allowed(c, group.noun)]
+    if new:
+        colours = [new.colour] if new.noun == group.noun and new.colour not in taken else []
+    if not colours:
+        return None
+    colour = rng.choice(colours)
+    word, subject = colour or noun.natural, refer(group, groups, rng)
+    text = rng.choice(("make {} {}", "paint {} {}", "turn {} {}", "change the colour of {} to {}"))
+    after = _changed(scene, group, lambda t: dataclasses.replace(t, colour=colour))
+    return text.format(subject, word), after
+
+
+def _newcomer(groups, rng, allowed, new) -> Group | None:
+    if new:
+        present = any((g.noun, g.colour) == (new.noun, new.colour) for g in groups)
+        return None if present else Group(1, new.noun, new.colour)
+    noun = rng.choice([n for n in NAMES if all(n != g.noun for g in groups)])
+    return Group(1, noun, colour_for(rng, noun, allowed))
+
+
+def _add(scene, groups, group, rng, allowed, new):
+    added, where, accept = _newcomer(groups, rng, allowed, new), "", lambda spot: True
+    if not added or len(scene.things) > 4:
+        return None
+    if group.count == 1 and rng.random() < 0.7:
+        (anchor,) = members(scene)[group]
+        related = rng.choice(tuple(SURFACE))
+        where = f" {rng.choice(SURFACE[related])} {refer(group, groups, rng)}"
+        accept = lambda spot: relation(spot, anchor) == related
+    spot = free_spot(rng, [t.spot for t in scene.things], scene.side, accept)
+    if not spot:
+        return None
+    thing = Thing(NOUNS[added.noun].id, scene.things[0].style, added.colour, *spot)
+    text = (
+        f"{rng.choice(('add', 'put', 'draw') if where else ('add',))} {phrase(added, rng)}{where}"
+    )
+    return text, scene.with_things((*scene.things, thing))
+
+
+def _remove(scene, groups, group, rng, allowed, new):
+    if len(groups) < 2:
+        return None
+    text = f"{rng.choice(('remove', 'delete', 'take away', 'erase'))} {refer(group, groups, rng)}"
+    gone = members(scene)[group]
+    return text, scene.with_things(t for t in scene.things if t not in gone)
+
+
+def _replace(scene, groups, group, rng, allowed, new):
+    other = _newcomer(groups, rng, allowed, new)
+    if not other:
+        return None
+    other = dataclasses.replace(other, count=group.count)
+    phrased = phrase(other, rng)
+    phrased = phrased.split(" ", 1)[1] if other.count > 1 else phrased
+    change = lambda t: dataclasses.replace(t, id=NOUNS[other.noun].id, colour=other.colour)
+    text = rng.choice(("replace {} with {}", "turn {} into {}", "change {} to {}"))
+    return text.format(refer(group, groups, rng), phrased), _changed(scene, group, change)
+
+
+def _move(scene, groups, group, rng, allowed, new):
+    if group.count > 1:
+        return None
+    (thing,) = members(scene)[group]
+    where = rng.choice(REGIONS)
+    x, y = (scene.side * (3 if word in where else 1) // 4 for word in ("right", "bottom"))
+    others = [t.spot for t in scene.things if t != thing]
+    if abs(x - thing.x) + abs(y - thing.y) < scene.side // 4:
+        return None
+    if not fits_beside(Spot(x, y, thing.size), others):
+        return None
+    text = f"move {refer(group, groups, rng)} to the {where}"
+    return text, _changed(scene, group, lambda t: dataclasses.replace(t, x=x, y=y))
+
+
+def _style(scene, groups, group, rng, allowed, new):
+    style = rng.choice([s for s in STYLES if s != scene.things[0].style])
+    text = rng.choice(("redraw it in {} style", "make it {}", "change the style to {}"))
+    restyled = (dataclasses.replace(t, style=style) for t in scene.things)
+    return text.format(style), scene.with_things(restyled)
+
+
+def _background(scene, groups, group, rng, allowed, new):
+    colour = rng.choice([b for b in BACKGROUNDS if b != scene.background])
+    text = rng.choice(("make the background {}", "change the background to {}"))
+    return text.format(colour), dataclasses.replace(scene, background=colour)
+
+
+_EDIT = {
+    "recolour": _recolour,
+    "add": _add,
+    "remove": _remove,
+    "replace": _replace,
+    "move": _move,
+    "style": _style,
+    "background": _background,
+}
+KINDS_OF_EDIT = tuple(_EDIT)
+EDIT_WEIGHTS = (3, 2, 2, 2, 2, 1, 1)

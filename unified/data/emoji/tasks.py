@@ -1,0 +1,175 @@
+"""Tasks: examples of reading, answering, drawing and editing, made from scenes and icons.
+
+`EmojiSource[i]` depends on (seed, split, i) alone. Its pictures and sentences are true by
+construction, and `EmojiSource.truth(i)` says what is true of example i.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Mapping
+
+from unified.data.emoji import arrange, edits, icons, language, questions, reading
+from unified.data.emoji.holdout import SPLITS, Split, is_held_out_pair
+from unified.data.emoji.language import Group
+from unified.data.emoji.scene import Scene, render
+from unified.data.emoji.vocabulary import NOUNS
+from unified.sequence import Example, Segment
+
+TASKS = {"caption": 2.0, "vqa": 3.0, "generate": 4.0, "edit": 4.0, "layout": 1.5, "text": 1.0}
+CAPTION_PROMPTS = ("describe the picture", "describe what you see", "caption")
+ICON_TASKS = ("caption", "vqa", "generate", "edit")
+
+PAIRS = tuple(
+    Group(1, name, colour)
+    for name, noun in NOUNS.items()
+    for colour in noun.colours
+    if is_held_out_pair(colour, name)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What is true of an example.
+
+    `before` is the picture that is read and `after` the picture to draw, where there is one;
+    `icon` says whether they are icons (one concept of 3,006) or scenes. `answer` is the text to
+    write, out of `choices` where the question has them. `kind` refines `task`.
+    """
+
+    task: str
+    kind: str
+    prompt: str
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    before: Scene | None = None
+    after: Scene | None = None
+    icon: bool = False
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a guess among the choices; 0 where there are none."""
+        return 1 / len(self.choices) if self.choices else 0.0
+
+
+class EmojiSource:
+    """Random access to endless examples of `tasks` (name -> weight) in one split.
+
+    split: `train` and `validation` differ in their scenes; each example of `heldout` has a pair of
+    colour and object that training never shows, and each example of `concepts` a concept that it
+    never shows. `size` is the side of pictures in pixels, a multiple of 32; `icons` the share of
+    icons among pictures; `length` what `len` says. Raises ValueError for a task or split unknown.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        tasks: Mapping[str, float] = TASKS,
+        *,
+        seed: int = 0,
+        size: int = 64,
+        icons: float = 0.2,
+        length: int = 1 << 24,
+    ):
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        if unknown := set(tasks) - set(TASKS):
+            raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {', '.join(TASKS)}")
+        if size % 32:
+            raise ValueError(f"pictures of {size} pixels: choose a multiple of 32")
+        if split == "concepts":
+            tasks = {task: weight for task, weight in tasks.items() if task in ICON_TASKS}
+        if sum(tasks.values()) <= 0:
+            raise ValueError(f"no task with a positive weight in {dict(tasks)} for split {split}")
+        self.split, self.seed, self.size, self.length = split, seed, size, length
+        self.icons = {"heldout": 0.0, "concepts": 1.0}.get(split, icons)
+        self._tasks = tuple(tasks)
+        self._weights = tuple(itertools.accumulate(tasks.values()))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Example:
+        if not 0 <= i < self.length:
+            raise IndexError(f"example {i} of {self.length}")
+        return to_example(self.truth(i), origin=f"emoji/{self.split}/{self.seed}/{i}")
+
+    def truth(self, i: int) -> Truth:
+        """What is true of example `i`."""
+        rng = random.Random(f"{self.seed}/{self.split}/{i}")
+        task = rng.choices(self._tasks, cum_weights=self._weights)[0]
+        if task in ICON_TASKS and rng.random() < self.icons:
+            return self._icon(task, rng)
+        if task == "text":
+            return self._text(rng)
+        if task == "edit":
+            return self._edit(rng)
+        scene = self._scene(rng)
+        if task == "caption":
+            prompt = rng.choice(CAPTION_PROMPTS)
+            return Truth(task, "scene", prompt, language.describe(scene, rng), before=scene)
+        if task == "vqa":
+            asked = questions.ask(scene, rng, self._allowed, first=self.split == "heldout")
+            return Truth(task, asked.kind, asked.prompt, asked.answer, asked.choices, before=scene)
+        if task == "layout":
+            return Truth(task, "scene", language.say_layout(scene, rng), after=scene)
+        prompt = ("draw " if rng.random() < 0.2 else "") + language.describe(scene, rng)
+        return Truth(task, "scene", prompt, after=scene)
+
+    @staticmethod
+    def _allowed(colour: str | None, noun: str) -> bool:
+        return not is_held_out_pair(colour, noun)
+
+    def _scene(self, rng: random.Random) -> Scene:
+        first = rng.choice(PAIRS) if self.split == "heldout" else None
+        return arrange.sample(rng, self._allowed, first, self.size)
+
+    def _edit(self, rng: random.Random) -> Truth:
+        new, first = None, self.split == "heldout"
+        if first and rng.random() < 0.6:  # the edit brings the pair in
+            new = rng.choice(PAIRS)
+            colours = [c for c in NOUNS[new.noun].colours if self._allowed(c, new.noun)]
+            old = Group(1, new.noun, rng.choice(colours))
+            old = old if rng.random() < 0.6 else arrange.group(rng, 1, self._allowed, (new,))
+            scene = arrange.sample(rng, self._allowed, old, self.size, most=4)
+        else:
+            scene = self._scene(rng)
+        done = edits.edit(scene, rng, self._allowed, first, new)
+        return Truth("edit", done.kind, done.instruction, before=scene, after=done.after)
+
+    def _text(self, rng: random.Random) -> Truth:
+        if self.split == "heldout" or rng.random() < 0.5:
+            asked = reading.tell(self._scene(rng), rng, self._allowed)
+        else:
+            asked = reading.define(rng, held_out=False)
+        return Truth("text", asked.kind, asked.prompt, asked.answer, asked.choices)
+
+    def _icon(self, task: str, rng: random.Random) -> Truth:
+        scene = icons.sample(rng, self.split == "concepts", self.size)
+        if task == "caption":
+            text = icons.describe(scene, rng)
+            return Truth(task, "icon", rng.choice(CAPTION_PROMPTS), text, before=scene, icon=True)
+        if task == "generate":
+            return Truth(task, "icon", icons.describe(scene, rng), after=scene, icon=True)
+        if task == "vqa":
+            asked = icons.ask(scene, rng)
+            choice = (asked.prompt, asked.answer, asked.choices)
+            return Truth(task, asked.kind, *choice, before=scene, icon=True)
+        done = icons.edit(scene, rng)
+        words = (done.kind, done.instruction)
+        return Truth(task, *words, before=scene, after=done.after, icon=True)
+
+
+def to_example(truth: Truth, origin: str = "") -> Example:
+    """The segments of an example: what is read, then what is written or drawn."""
+    segments = []
+    if truth.before is not None:
+        views = ("vae", "vit") if truth.after is not None else ("vit",)
+        segments.append(Segment(render(truth.before), views=views))
+    if truth.prompt:
+        segments.append(Segment(truth.prompt))
+    if truth.answer:
+        segments.append(Segment(truth.answer, role="target"))
+    if truth.after is not None:
+        segments.append(Segment(render(truth.after), role="target"))
+    return Example(tuple(segments), task=truth.task, origin=origin)
