@@ -20,7 +20,7 @@ from etils import epath
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 PathLike = str | os.PathLike[str]
-Params = dict[Any, Any]  # nested; leaves are arrays. Whole-number keys are places in an nnx.List.
+Params = dict[Any, Any]  # nested; leaves are arrays
 
 _DTYPES = {
     "F64": np.float64,
@@ -69,7 +69,8 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     """Reads `(params, config)` of a release folder: numpy arrays in the stored dtype, plain json.
 
     Raises `FileNotFoundError` that names the missing file, `ValueError` for a damaged one.
-    `merge` checks the parameters against a model and casts them to its dtypes.
+    `merge` checks the parameters against a model's and gives them its dtypes and keys (a place in
+    an `nnx.List` is an int in the model, a string here).
     """
     folder = resolve(path)
     for name in (CONFIG, WEIGHTS):
@@ -123,10 +124,10 @@ def flatten(params: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Params:
-    """Inverse of `flatten`; a name that is a whole number becomes an int again."""
+    """Inverse of `flatten`, but that every key is a string."""
     nested: Params = {}
     for name, leaf in flat.items():
-        *parents, last = (int(key) if key.isdecimal() else key for key in name.split("/"))
+        *parents, last = name.split("/")
         node = nested
         for key in parents:
             node = node.setdefault(key, {})
