@@ -52,7 +52,7 @@ def budgets(layout: Layout) -> dict[str, int]:
     """What a row can hold: slots of each lane, and text losses of each text lane."""
     slots = {lane.name: lane.slots for lane in layout.lanes}
     texts = (lane for lane in layout.lanes if isinstance(lane, TextLane))
-    return slots | {f"{lane.name} losses": lane.losses for lane in texts}
+    return slots | {f"{lane.name}_losses": lane.losses for lane in texts}
 
 
 def expand(example: Example, layout: Layout, encode: Encode) -> Spans:
@@ -135,7 +135,7 @@ class _Writer:
         lanes = {name: self._finish(self.layout[name]) for name in self.tokens}
         limits = budgets(self.layout)
         losses = {
-            f"{name} losses": len(lane.loss_index)
+            f"{name}_losses": len(lane.loss_index)
             for name, lane in lanes.items()
             if isinstance(lane, TextTokens)
         }

@@ -23,7 +23,33 @@ from unified.sequence import (
     Tokens,
 )
 
-__all__ = ["OPEN", "Encode", "Packer", "Spans", "assemble", "budgets", "expand", "select"]
+__all__ = ["OPEN", "Encode", "Packer", "Spans", "assemble", "budgets", "check", "expand", "select"]
+
+
+def check(layout: Layout) -> None:
+    """Raises ValueError, saying what to change, if a lane cannot hold one picture of its size."""
+    if not any(isinstance(lane, TextLane) for lane in layout.lanes):
+        raise ValueError("a layout needs a text lane: the marks of pictures are text tokens")
+    for lane in layout.lanes:
+        if isinstance(lane, PatchLane):
+            side = lane.max_side // lane.patch
+            if side < 1 or lane.min_side > lane.max_side:
+                raise ValueError(f"lane {lane.name!r}: patch and min_side must be within max_side")
+            if side * side > lane.budget:
+                raise ValueError(
+                    f"lane {lane.name!r}: a picture of {lane.max_side} pixels a side has "
+                    f"{side * side} patches, the budget is {lane.budget}: raise budget or lower "
+                    "max_side"
+                )
+        elif isinstance(lane, LatentLane):
+            if lane.height % lane.stride or lane.width % lane.stride:
+                raise ValueError(
+                    f"lane {lane.name!r}: sides must be multiples of stride {lane.stride}"
+                )
+            if lane.count < 1:
+                raise ValueError(f"lane {lane.name!r}: count must be 1 or more to hold a picture")
+        elif lane.losses >= lane.budget:
+            raise ValueError(f"lane {lane.name!r}: losses must be fewer than budget {lane.budget}")
 
 
 def select(costs: np.ndarray, budget: np.ndarray) -> list[int]:

@@ -1,0 +1,145 @@
+"""Weighted mixtures of sources as random access: what element `i` is depends on (seed, i) alone.
+
+Every source is reshuffled each epoch and repeated for ever, so the state of a mixture is an index.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+
+from unified.data.sources import BadRecord, Source
+from unified.sequence import Example, Segment
+
+WINDOW = 4096
+
+
+def mixture(
+    sources: Sequence[Source], weights: Sequence[float] | None = None, *, seed: int = 0
+) -> grain.MapDataset:
+    """Endless examples, source k in proportion to `weights[k]` (default: equal).
+
+    Raises ValueError if a weight is negative or none is positive.
+    """
+    weights = [1.0] * len(sources) if weights is None else list(weights)
+    pairs = [(source, w) for source, w in zip(sources, weights, strict=True) if w]
+    if not pairs or min(w for _, w in pairs) < 0:
+        raise ValueError(f"weights of a mixture are positive (or 0, to leave out), not {weights}")
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(pairs) + 1)]
+    parts = [_endless(source, s) for (source, _), s in zip(pairs, seeds[1:], strict=True)]
+    return Mixture(parts, [w for _, w in pairs], seed=seeds[0])
+
+
+def _endless(source: Source, seed: int) -> grain.MapDataset:
+    if hasattr(source, "group_sizes"):
+        return GroupShuffle(source, seed=seed).repeat()
+    return grain.MapDataset.source(source).shuffle(seed=seed).repeat()
+
+
+class Mixture(grain.MapDataset):
+    """Each `WINDOW` examples hold the same number of each part, in an order of their own.
+
+    Unlike `grain.MapDataset.mix`, whose pattern is regular: rows of a batch, which take every R-th
+    example, would see it. Each part is still read in its own order, so that reads stay local.
+    """
+
+    def __init__(self, parts: Sequence[grain.MapDataset], weights: Sequence[float], *, seed: int):
+        super().__init__(parts)
+        share = np.array(weights) / sum(weights) * WINDOW
+        self.counts = np.maximum(share.astype(int), 1)
+        for k in np.argsort(self.counts - share)[: max(WINDOW - self.counts.sum(), 0)]:
+            self.counts[k] += 1  # largest remainders
+        self.seed = seed
+        self._window = functools.lru_cache(4)(self._window)
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        window, place = divmod(index, int(self.counts.sum()))
+        part, rank = self._window(window)
+        k = part[place]
+        return self._parents[k][int(window * self.counts[k] + rank[place])]
+
+    def _window(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """Part of each example of a window, and how many of that part come before it."""
+        part = np.repeat(np.arange(len(self.counts)), self.counts)
+        part = np.random.default_rng((self.seed, window)).permutation(part)
+        rank = np.empty(len(part), np.int64)
+        for k, n in enumerate(self.counts):
+            rank[part == k] = np.arange(n)
+        return part, rank
+
+
+class GroupShuffle(grain.MapDataset):
+    """Shuffles the groups of a source, and its examples only among a few groups.
+
+    For files that are read group by group (parquet). A source that keeps the last `cached_groups`
+    reads each group about once an epoch, as examples mingle over half as many.
+    """
+
+    def __init__(self, source: Source, *, seed: int):
+        super().__init__()
+        self.source, self.seed = source, seed
+        self.sizes = np.array(source.group_sizes)
+        self.firsts = np.cumsum(self.sizes) - self.sizes
+        self.mingle = max(source.cached_groups // 2, 1)
+        self._groups = functools.lru_cache(2)(self._groups)
+        self._window = functools.lru_cache(4)(self._window)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        epoch, place = divmod(index, len(self))
+        _, ends = self._groups(epoch)
+        window = int(np.searchsorted(ends, place, side="right")) // self.mingle
+        first = ends[window * self.mingle - 1] if window else 0
+        return self.source[int(self._window(epoch, window)[place - first])]
+
+    def _groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Order of the groups in an epoch, and where each ends."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.sizes))
+        return order, np.cumsum(self.sizes[order])
+
+    def _window(self, epoch: int, window: int) -> np.ndarray:
+        order, _ = self._groups(epoch)
+        groups = order[window * self.mingle : (window + 1) * self.mingle]
+        examples = [self.firsts[g] + np.arange(self.sizes[g]) for g in groups]
+        rng = np.random.default_rng((self.seed, epoch, window))
+        return rng.permutation(np.concatenate(examples))
+
+
+def drop_conditions(
+    example: Example | BadRecord, rng: np.random.Generator, rates: Mapping[str, float]
+) -> Example | BadRecord:
+    """Condition dropout, for guidance: forgets texts and views of pictures that are read.
+
+    `rates` gives the probability for `text` and for each view; every text and every view draws on
+    its own, so a picture may lose one view and keep another. Only examples that draw a picture
+    lose anything. What is dropped takes no place and no position, as if it had never been there
+    (BAGEL keeps a position for a dropped picture in training, though its sampler does not).
+    """
+    if isinstance(example, BadRecord) or not any(map(_is_drawn, example.segments)):
+        return example
+    kept = []
+    for segment in example.segments:
+        if segment.modality == "text":
+            if segment.role == "target" or rng.random() >= rates.get("text", 0.0):
+                kept.append(segment)
+            continue
+        views = tuple(view for view in segment.views if rng.random() >= rates.get(view, 0.0))
+        if views or segment.role == "target":
+            kept.append(dataclasses.replace(segment, views=views))
+    return dataclasses.replace(example, segments=tuple(kept))
+
+
+def _is_drawn(segment: Segment) -> bool:
+    return segment.modality == "image" and segment.role == "target"

@@ -1,0 +1,147 @@
+"""From sources to batches: mixture, condition dropout, packing, prefetch; exact resume."""
+
+import collections
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+from grain.experimental import ThreadPrefetchDatasetIterator
+
+from unified.data.mixture import drop_conditions, mixture
+from unified.data.packing import Encode, Spans, budgets, check, expand
+from unified.data.rows import RowIterator
+from unified.data.sources import BadRecord, Source
+from unified.sequence import Batch, Example, Layout
+
+
+class _Prefetch(ThreadPrefetchDatasetIterator):
+    """Grain's prefetch, silent when the interpreter ends before it is closed."""
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing):
+        if not is_finalizing():
+            super().__del__()
+
+
+class Pipeline(Iterator[Batch]):
+    """Batches of numpy arrays, each leaf `[rows ...]`.
+
+    sources, weights: the mixture. layout, encode: how examples become tokens. batch_size: rows of
+    the global batch; `rows`: those that this process makes (default: all). dropout: probability
+    to forget a condition, for `text` and each view. num_examples: None trains for ever on the
+    shuffled mixture; a number gives the first so many examples of the sources, once, in order.
+    lookahead: examples that wait in each row to be chosen (memory, against padding). threads read
+    the examples, `prefetch` batches are made ahead. max_bad_records: bad records after which the
+    run stops with a BadRecordsError.
+
+    The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
+    of its own rows; `merge_states` joins them, and any process starts from the joined one.
+
+    Raises ValueError for a layout that cannot hold one picture, or dropout of an unknown view.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        layout: Layout,
+        encode: Encode,
+        *,
+        batch_size: int,
+        weights: Sequence[float] | None = None,
+        rows: Sequence[int] | None = None,
+        seed: int = 0,
+        dropout: Mapping[str, float] | None = None,
+        num_examples: int | None = None,
+        lookahead: int = 64,
+        threads: int = 4,
+        prefetch: int = 2,
+        max_bad_records: int = 100,
+    ):
+        check(layout)
+        if num_examples is None:
+            examples = mixture(sources, weights, seed=seed)
+        else:
+            examples = grain.MapDataset.concatenate([grain.MapDataset.source(s) for s in sources])
+            num_examples = min(num_examples, len(examples))
+        if dropout:
+            known = {"text"} | {lane.view for lane in layout.lanes}
+            if unknown := set(dropout) - known:
+                raise ValueError(f"dropout of {sorted(unknown)}: views of the layout are {known}")
+            forget = functools.partial(drop_conditions, rates=dict(dropout))
+            examples = examples.random_map(forget, seed=seed)
+        self.layout = layout
+        self._rows = RowIterator(
+            examples.map(functools.partial(_expand, layout=layout, encode=encode)),
+            layout,
+            batch_size=batch_size,
+            rows=range(batch_size) if rows is None else rows,
+            num_examples=num_examples,
+            lookahead=lookahead,
+            threads=threads,
+            max_bad_records=max_bad_records,
+        )
+        self._batches = _Prefetch(self._rows, prefetch)
+        self._clear()
+
+    def __next__(self) -> Batch:
+        packed = next(self._batches)
+        self._used = self._used + packed.used
+        self._tasks.update(packed.tasks)
+        self._num_batches += 1
+        return packed.batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The place in the data after the last batch that was handed out. Can be saved as JSON."""
+        return self._batches.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continues as the pipeline would have that gave `state`."""
+        self._batches.set_state(state)
+        self._clear()
+
+    def metrics(self) -> dict[str, float]:
+        """Since the last call: share of slots filled, overall (`fill`) and by lane, and examples a
+        batch, overall and by task; bad records since the start. Of this process's rows.
+        """
+        bad = {origin for row in self.get_state()["rows"].values() for origin in row["bad"]}
+        metrics = {"bad_records": float(len(bad))}
+        if self._num_batches:
+            rows = self._num_batches * len(self._rows.rows)
+            used = dict(zip(budgets(self.layout), self._used / rows, strict=True))
+            fill = float(sum(used[lane.name] for lane in self.layout.lanes) / self.layout.slots)
+            metrics |= {"fill": fill, "padding_waste": 1 - fill}
+            for name, limit in budgets(self.layout).items():
+                metrics[f"fill/{name}"] = float(used[name]) / limit if limit else 0.0
+            metrics["examples"] = self._tasks.total() / self._num_batches
+            for task, count in sorted(self._tasks.items()):
+                metrics[f"examples/{task or 'unnamed'}"] = count / self._num_batches
+        self._clear()
+        return metrics
+
+    def close(self) -> None:
+        """Stops the threads."""
+        self._batches.close()
+        self._rows.close()
+
+    def _clear(self) -> None:
+        self._used: Any = 0
+        self._tasks: collections.Counter[str] = collections.Counter()
+        self._num_batches = 0
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of all processes as one, from which any number of processes can continue."""
+    rows = {number: row for state in states for number, row in state["rows"].items()}
+    return {"batch_size": states[0]["batch_size"], "rows": rows}
+
+
+def _expand(example: Example | BadRecord, *, layout: Layout, encode: Encode) -> Spans | BadRecord:
+    """An example that no row can hold is a bad record too: refused, with its size in the reason."""
+    if isinstance(example, BadRecord):
+        return example
+    try:
+        return expand(example, layout, encode)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{example.origin}: ")
+        return BadRecord(example.origin, reason)

@@ -1,0 +1,155 @@
+"""One record of a user's data (a dict) -> an `Example`, whatever file it came from.
+
+The fields that are there say what it is:
+
+- `conversations` `[{"from": "human", "value": ...}, {"from": "gpt", ...}]` and `image` (none, one
+  or a list): marks `<image>` in the text place the pictures; what gpt says or shows is the target.
+- `image_list` and `instruction_list`: the edit that leads from each picture to the next.
+- `image` and `caption` or `captions`: text to image, or captioning with `task="caption"`.
+- `text`: text only.
+
+A picture is the bytes of an image file, base64 of them, a uint8 array, or a dict with `bytes`. For
+a caption or an instruction a list or dict of alternatives may stand (`captions` also as JSON), of
+which `variant` chooses one.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unified.data import image as pictures
+from unified.sequence import Example, Segment
+
+FIELDS = (
+    "conversations",
+    "image",
+    "caption",
+    "captions",
+    "image_list",
+    "instruction_list",
+    "text",
+)
+MARK = "<image>"
+READ, EDIT = ("vit",), ("vae", "vit")  # views of a picture that is understood, that is edited
+
+
+def picture(value: Any) -> np.ndarray:
+    """uint8 `[H W 3]` from any of the forms above."""
+    if isinstance(value, Mapping):  # the picture struct of Hugging Face parquet files
+        value = value["bytes"]
+    if isinstance(value, str):
+        value = base64.b64decode(value, validate=True)
+    if isinstance(value, np.ndarray):
+        return pictures.to_rgb(value)
+    if isinstance(value, bytes):
+        return pictures.decode(value)
+    raise TypeError(f"a picture is bytes, base64 or an array, not {type(value).__name__}")
+
+
+def to_example(
+    record: Mapping[str, Any],
+    *,
+    origin: str,
+    task: str = "",
+    variant: int = 0,
+    picture: Callable[[Any], np.ndarray] = picture,
+) -> Example:
+    """Raises KeyError, TypeError, ValueError or OSError, saying what is wrong with the record."""
+    if "conversations" in record:
+        images = [picture(value) for value in as_list(record.get("image", ()))]
+        segments = conversation(record["conversations"], images)
+    elif "image_list" in record:
+        images = [picture(value) for value in as_list(record["image_list"])]
+        segments = edits(images, as_list(record["instruction_list"]), variant)
+    elif "image" in record:
+        (image,) = as_list(record["image"])
+        caption = Segment(_caption(record, variant), "target" if task == "caption" else "context")
+        shown = Segment(picture(image), "context" if task == "caption" else "target")
+        segments = [shown, caption] if task == "caption" else [caption, shown]
+    elif "text" in record:
+        segments = [Segment(_string(record["text"]), "target")]
+    else:
+        raise KeyError(f"no conversations, image_list, image or text among {sorted(record)}")
+    return Example(tuple(segments), task or _kind(segments), origin)
+
+
+def conversation(turns: Sequence[Mapping], images: Sequence[np.ndarray]) -> list[Segment]:
+    """Turns of human (context) and gpt (target); pictures without marks come first."""
+    if not isinstance(turns, (list, tuple)):
+        raise TypeError(f"conversations is a list of turns, not {type(turns).__name__}")
+    said = [(_role(turn), _string(turn["value"])) for turn in turns]
+    marks = sum(value.count(MARK) for _, value in said)
+    if marks == 0 and said:
+        said[0] = (said[0][0], MARK * len(images) + said[0][1])
+    elif marks != len(images):
+        raise ValueError(f"{marks} {MARK} marks for {len(images)} pictures")
+    drawn = any(role == "target" and MARK in value for role, value in said)
+    views = EDIT if drawn else READ
+    rest, segments = iter(images), []
+    for role, value in said:
+        for i, part in enumerate(value.split(MARK)):
+            if i:
+                segments.append(Segment(next(rest), role, views))
+            if part.strip():
+                segments.append(Segment(part.strip(), role))
+    return segments
+
+
+def edits(images: Sequence[np.ndarray], instructions: Sequence, variant: int = 0) -> list[Segment]:
+    """A picture, then an instruction and its result as often as there are instructions."""
+    if len(images) < 2 or len(instructions) != len(images) - 1:
+        raise ValueError(
+            f"{len(images)} pictures with {len(instructions)} instructions between them"
+        )
+    segments = [Segment(images[0], "context", EDIT)]
+    for instruction, image in zip(instructions, images[1:], strict=True):
+        segments += [Segment(_choose(instruction, variant)), Segment(image, "target", EDIT)]
+    return segments
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _caption(record: Mapping[str, Any], variant: int) -> str:
+    captions = record["captions"] if "captions" in record else record["caption"]
+    if "captions" in record and isinstance(captions, str):
+        captions = json.loads(captions)
+    return _choose(captions, variant)
+
+
+def _choose(texts: Any, variant: int) -> str:
+    """Of several alternatives, the one of this variant."""
+    if isinstance(texts, Mapping):
+        texts = list(texts.values())
+    texts = as_list(texts)
+    if not texts:
+        raise ValueError("no text among the alternatives")
+    return _string(texts[variant % len(texts)])
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        raise TypeError(f"text is a string, not {type(value).__name__}")
+    return value
+
+
+def _role(turn: Mapping) -> str:
+    roles = {"human": "context", "user": "context", "system": "context"}
+    roles |= {"gpt": "target", "assistant": "target"}
+    if not isinstance(turn, Mapping) or turn.get("from") not in roles:
+        raise ValueError(f"a turn is {{'from': 'human' or 'gpt', 'value': ...}}, not {turn!r}")
+    return roles[turn["from"]]
+
+
+def _kind(segments: Sequence[Segment]) -> str:
+    """A name for the task of an example that states none."""
+    images = [segment for segment in segments if segment.modality == "image"]
+    if any(segment.role == "target" for segment in images):
+        return "edit" if any(s.role == "context" for s in images) else "text_to_image"
+    return "vqa" if images else "text"

@@ -1,0 +1,141 @@
+"""Rows of a batch, each filled by a packer of its own, read by threads.
+
+Row r of R takes the examples r, r + R, r + 2R, ... and keeps a few waiting, so what it holds
+depends neither on the other rows nor on which process makes it.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from unified.data.packing import Packer, Spans, assemble
+from unified.data.sources import BadRecord
+from unified.sequence import Batch, Layout
+
+log = logging.getLogger(__name__)
+
+# A row that meets so many bad records in turn is not going to find a good one.
+HOPELESS = 10_000
+
+
+class BadRecordsError(RuntimeError):
+    """More bad records than the run allows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A batch, what it uses of each of `budgets(layout)`, and its number of examples by task."""
+
+    batch: Batch
+    used: np.ndarray
+    tasks: collections.Counter
+
+
+@dataclasses.dataclass
+class Row:
+    """One row of the global batch. `bad` holds the origins of its bad records, each once."""
+
+    number: int
+    packer: Packer
+    next: int = 0
+    bad: list[str] = dataclasses.field(default_factory=list)
+
+
+class RowIterator(Iterator[Packed]):
+    """Batches of the given `rows` of `batch_size`, from `examples[i] -> Spans | BadRecord`.
+
+    Endless, or as many batches as `num_examples` fill, each example once. Every row waits with
+    up to `lookahead` examples to choose from. Raises BadRecordsError after `max_bad_records`.
+    """
+
+    def __init__(
+        self,
+        examples: Any,
+        layout: Layout,
+        *,
+        batch_size: int,
+        rows: Sequence[int],
+        num_examples: int | None,
+        lookahead: int,
+        threads: int,
+        max_bad_records: int,
+    ):
+        self.examples, self.layout, self.batch_size = examples, layout, batch_size
+        self.rows = [Row(number, Packer(layout)) for number in rows]
+        self.num_examples, self.lookahead = num_examples, lookahead
+        self.max_bad_records = max_bad_records
+        self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="examples")
+
+    def __next__(self) -> Packed:
+        self._refill()
+        rows = [row.packer.pack() for row in self.rows]
+        spans = list(itertools.chain.from_iterable(rows))
+        if not spans:
+            raise StopIteration
+        tasks = collections.Counter(s.task for s in spans)
+        return Packed(assemble(rows, self.layout), sum(s.cost for s in spans), tasks)
+
+    def get_state(self) -> dict[str, Any]:
+        rows = {
+            str(row.number): {"next": row.next, "held": row.packer.state, "bad": list(row.bad)}
+            for row in self.rows
+        }
+        return {"batch_size": self.batch_size, "rows": rows}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        if state["batch_size"] != self.batch_size:
+            raise ValueError(
+                f"the input was saved with batch_size {state['batch_size']}; it can go on only "
+                f"with that, not with {self.batch_size}"
+            )
+        for row in self.rows:
+            saved = state["rows"][str(row.number)]
+            row.next, row.bad, row.packer.held = saved["next"], list(saved["bad"]), []
+        self._read([(row, i) for row in self.rows for i in state["rows"][str(row.number)]["held"]])
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _refill(self) -> None:
+        """Brings every row to `lookahead` waiting examples, as far as there are any."""
+        for _ in range(HOPELESS):
+            wanted = [(row, i) for row in self.rows for i in self._draw(row)]
+            if not wanted:
+                return
+            self._read(wanted)
+        raise BadRecordsError(f"no good record among {HOPELESS}; the last: {self.rows[0].bad[-1:]}")
+
+    def _draw(self, row: Row) -> list[int]:
+        """The next indices of a row, enough to fill its list."""
+        first, count = row.next, self.lookahead - len(row.packer.held)
+        indices = [row.number + self.batch_size * (first + k) for k in range(count)]
+        if self.num_examples is not None:
+            indices = [i for i in indices if i < self.num_examples]
+        row.next += len(indices)
+        return indices
+
+    def _read(self, wanted: Sequence[tuple[Row, int]]) -> None:
+        spans = self.pool.map(self.examples.__getitem__, [i for _, i in wanted])
+        for (row, index), got in zip(wanted, spans, strict=True):
+            if isinstance(got, Spans):
+                row.packer.add(index, got)
+            else:
+                self._count(row, got)
+
+    def _count(self, row: Row, bad: BadRecord) -> None:
+        known = set(itertools.chain.from_iterable(row.bad for row in self.rows))
+        if bad.origin not in known:
+            log.warning("bad record %s: %s", bad.origin, bad.reason)
+            row.bad.append(bad.origin)
+            if len(known) >= self.max_bad_records:
+                raise BadRecordsError(
+                    f"{len(known) + 1} bad records, and max_bad_records is "
+                    f"{self.max_bad_records}; the last is {bad.origin}: {bad.reason}"
+                )

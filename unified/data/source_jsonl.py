@@ -1,0 +1,59 @@
+"""A folder with jsonl: one record a line, pictures as paths relative to the file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unified.data.image import decode
+from unified.data.sources import RecordSource, find_files
+
+
+class JsonlSource(RecordSource):
+    """`path`: a folder, a glob or `.jsonl` files. Picture paths start at `image_root` (default: the
+    folder of their file). Only the places of the lines are kept in memory.
+    """
+
+    def __init__(self, path, *, image_root: str | None = None, **options):
+        super().__init__(**options)
+        self.image_root = image_root
+        self.files = find_files(path, [".jsonl"])
+        self.lines = [(file, *line) for file in self.files for line in _lines(file)]
+
+    @property
+    def num_records(self) -> int:
+        return len(self.lines)
+
+    def origin(self, row: int) -> str:
+        file, number, _ = self.lines[row]
+        return f"{file}:{number}"
+
+    def read(self, row: int) -> Mapping[str, Any]:
+        file, _, offset = self.lines[row]
+        with file.open("rb") as lines:
+            lines.seek(offset)
+            record = json.loads(lines.readline())
+        if not isinstance(record, dict):
+            raise TypeError(f"a line is a JSON object, not {type(record).__name__}")
+        return record
+
+    def picture(self, value: Any, row: int) -> np.ndarray:
+        if not isinstance(value, str):
+            raise TypeError(f"a picture is a path, not {type(value).__name__}")
+        path = Path(self.image_root or self.lines[row][0].parent) / value
+        try:
+            return decode(path.read_bytes())
+        except (OSError, SyntaxError) as error:
+            raise OSError(f"{path}: {error}") from error
+
+
+def _lines(file: Path) -> Iterator[tuple[int, int]]:
+    """(line number from 1, byte offset) of the lines that are not blank."""
+    offset = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, offset
+            offset += len(line)

@@ -1,0 +1,73 @@
+"""WebDataset: tar files in which members of one base name (`7.jpg`, `7.txt`) make a record."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unified.data.sources import RecordSource, find_files
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+Member = tuple[str, int, int]  # extension, offset and size of the content
+
+
+class TarSource(RecordSource):
+    """`path`: a folder, a glob or uncompressed `.tar` files.
+
+    The headers are read once, when the source is opened. `.json` gives the fields of the record,
+    `.txt` its caption, the pictures (in order of name) its `image`, or its `image_list` where there
+    is an `instruction_list`. A tar that ends in the middle gives a last, bad record.
+    """
+
+    def __init__(self, path, **options):
+        super().__init__(**options)
+        files = find_files(path, [".tar"])
+        self.records = [(file, *record) for file in files for record in _index(file)]
+
+    @property
+    def num_records(self) -> int:
+        return len(self.records)
+
+    def origin(self, row: int) -> str:
+        file, key, _ = self.records[row]
+        return f"{file}:{key}"
+
+    def read(self, row: int) -> Mapping[str, Any]:
+        file, _, members = self.records[row]
+        if not isinstance(members, list):
+            raise members
+        record, images = {}, []
+        with file.open("rb") as tar:
+            for extension, offset, size in sorted(members):
+                tar.seek(offset)
+                content = tar.read(size)
+                extension = extension.rpartition(".")[2]
+                if extension in IMAGES:
+                    images.append(content)
+                elif extension == "json":
+                    record |= json.loads(content)
+                elif extension == "txt":
+                    record["caption"] = content.decode()
+        if images:
+            record["image_list" if "instruction_list" in record else "image"] = images
+        return record
+
+
+def _index(file: Path) -> Iterator[tuple[str, list[Member] | tarfile.TarError]]:
+    """Records of a tar in order: (base name, members)."""
+    records: dict[str, list[Member]] = {}
+    broken = None
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                folder, slash, name = member.name.rpartition("/")
+                key, dot, extension = name.partition(".")
+                if member.isfile() and dot:
+                    place = (extension.lower(), member.offset_data, member.size)
+                    records.setdefault(folder + slash + key, []).append(place)
+    except tarfile.TarError as error:
+        broken = OSError(f"the tar is damaged after {len(records)} records: {error}")
+    yield from records.items()
+    if broken:
+        yield "end", broken

@@ -1,0 +1,38 @@
+"""TensorFlow Datasets prepared as ArrayRecord, read without TensorFlow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unified.data.sources import RecordSource
+
+
+class TfdsSource(RecordSource):
+    """`path`: the folder of a prepared data set (`.../name/config/version`), `split` as in TFDS.
+
+    Features become the fields of `record.py` by name (rename them with `columns`); a feature
+    `label` becomes the caption where there is none: `prompt` with the name of the class for `{}`.
+    """
+
+    def __init__(self, path, *, split: str = "train", prompt: str = "{}", **options):
+        import tensorflow_datasets as tfds  # takes a second to import
+
+        super().__init__(**options)
+        self.path, self.split, self.prompt = path, split, prompt
+        builder = tfds.builder_from_directory(path)
+        self.examples = builder.as_data_source(split=split)
+        features = builder.info.features
+        self.name = getattr(features["label"], "int2str", str) if "label" in features else str
+
+    @property
+    def num_records(self) -> int:
+        return len(self.examples)
+
+    def origin(self, row: int) -> str:
+        return f"{self.path}/{self.split}:{row}"
+
+    def read(self, row: int) -> Mapping[str, Any]:
+        example = dict(self.examples[row])
+        has_text = self.columns.keys() & {"caption", "captions"} or "caption" in example
+        if "label" in example and not has_text:
+            example["caption"] = self.prompt.format(self.name(int(example["label"])))
+        return example

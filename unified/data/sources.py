@@ -1,0 +1,150 @@
+"""Sources: random access to examples, `source[i] -> Example | BadRecord`, safe in threads.
+
+`open_source` opens one from a config: a format by name, or any class by import path.
+"""
+
+import abc
+import dataclasses
+import importlib
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from unified.data import record
+from unified.sequence import Example
+
+FORMATS = {
+    "jsonl": "unified.data.source_jsonl:JsonlSource",
+    "parquet": "unified.data.source_parquet:ParquetSource",
+    "webdataset": "unified.data.source_tar:TarSource",
+    "array_record": "unified.data.source_array_record:ArrayRecordSource",
+    "tfds": "unified.data.source_tfds:TfdsSource",
+}
+
+# What a reader or decoder raises for bad bytes; anything else is a bug and stops the run.
+# Pillow raises SyntaxError for broken PNG chunks. ValueError includes JSON, UTF-8 and Arrow errors.
+BAD_DATA = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """A record that could not be read: `origin` names the file and row, `reason` what is wrong."""
+
+    origin: str
+    reason: str
+
+
+class Source(Protocol):
+    """What the pipeline needs. `__getitem__` is a pure function of the index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Example | BadRecord: ...
+
+
+class RecordSource(abc.ABC):
+    """Examples from records (dicts, see `record.py`); a subclass finds and reads them.
+
+    `task` is the name given to the examples, `columns` renames fields (`{"image": "jpg"}`: the
+    field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
+    each with the next of the alternative texts, `rows` keeps a range (start, stop) of the records.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str = "",
+        columns: Mapping[str, str] | None = None,
+        variants: int = 1,
+        rows: Sequence[int | None] = (None, None),
+    ):
+        self.task, self.columns, self.variants = task, dict(columns or {}), variants
+        self.rows = slice(*rows)
+
+    @property
+    @abc.abstractmethod
+    def num_records(self) -> int:
+        """How many records the files hold."""
+
+    @abc.abstractmethod
+    def origin(self, row: int) -> str:
+        """File and row, for messages."""
+
+    @abc.abstractmethod
+    def read(self, row: int) -> Mapping[str, Any]:
+        """The record; may raise what `BAD_DATA` lists."""
+
+    def picture(self, value: Any, row: int) -> np.ndarray:
+        """Pixels of a picture field of a record."""
+        return record.picture(value)
+
+    def __len__(self) -> int:
+        return len(range(self.num_records)[self.rows]) * self.variants
+
+    def __getitem__(self, index: int) -> Example | BadRecord:
+        rows = range(self.num_records)[self.rows]
+        variant, place = divmod(index, len(rows))
+        row = rows[place]
+        origin = self.origin(row)
+        try:
+            fields = dict(self.read(row))
+            for field, column in self.columns.items():
+                fields[field] = fields.pop(column)
+            picture = lambda value: self.picture(value, row)
+            return record.to_example(
+                fields, origin=origin, task=self.task, variant=variant, picture=picture
+            )
+        except BAD_DATA as error:
+            return BadRecord(origin, f"{type(error).__name__}: {error}")
+
+
+def open_source(spec: Mapping[str, Any]) -> Source:
+    """`{"format": name or "module:Class", **arguments}` -> source.
+
+    Raises ValueError for an unknown format, an argument the source does not take, or no records.
+    """
+    arguments = dict(spec)
+    name = arguments.pop("format")
+    path = FORMATS.get(name, name)
+    if ":" not in path:
+        raise ValueError(f"unknown format {name!r}: use one of {sorted(FORMATS)} or 'module:Class'")
+    module, attribute = path.split(":")
+    try:
+        source = getattr(importlib.import_module(module), attribute)(**arguments)
+    except TypeError as error:
+        raise ValueError(f"source {name!r}: {error}") from error
+    if not len(source):
+        raise ValueError(f"source {name!r} with {arguments} has no records")
+    return source
+
+
+def find_files(path: str | Path | Sequence[str], suffixes: Sequence[str]) -> list[Path]:
+    """Files of a folder (all levels), a glob, a file or a list of these, sorted.
+
+    Raises FileNotFoundError if there are none.
+    """
+    if not isinstance(path, (str, Path)):
+        return [file for one in path for file in find_files(one, suffixes)]
+    path = Path(path)
+    if path.is_dir():
+        # Not `endswith`: shards are called x.array_record-00000-of-00004.
+        files = sorted(f for f in path.rglob("*") if any(suffix in f.name for suffix in suffixes))
+    else:
+        files = sorted(path.parent.glob(path.name))
+    if not files:
+        raise FileNotFoundError(f"no {' or '.join(suffixes)} files at {path}")
+    return files
