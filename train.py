@@ -9,13 +9,18 @@ the end `release/` (weights for `unified` and `eval.py`) and `evaluation/`.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax
 from flax import nnx
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from unified import sharding
 from unified.interop import release
@@ -26,120 +31,169 @@ from unified.training.feed import Feed
 from unified.training.metrics import Journal, Monitor, NonFinite
 from unified.training.progress import Display
 from unified.training.setup import Setup, prepare
-from unified.training.step import averaged
+from unified.training.step import TrainState, averaged
 from unified.training.stop import Stop
 from unified.training.validation import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    config: ConfigDict
+    recipe: ModuleType
+    workdir: Path
+    setup: Setup
+    checkpoints: Checkpoints
+    display: Display
 
 
 def main(argv: list[str] | None = None) -> int:
     args, config = parse(sys.argv[1:] if argv is None else argv)
     if args.distributed:
         jax.distributed.initialize()
-    args.workdir.mkdir(parents=True, exist_ok=True)
     recipe = importlib.import_module(config.recipe)
     mesh = sharding.make_mesh(config.mesh)
-    display = Display(config.total_steps, tuple(config.loss_weights), show=jax.process_index() == 0)
-    checkpoints = Checkpoints(
-        args.workdir / "checkpoints", keep=config.checkpoint.keep, best=config.checkpoint.best
-    )
-    try:
-        with jax.set_mesh(mesh):
-            return run(args, config, recipe, prepare(config, recipe, mesh), display, checkpoints)
-    except NonFinite as error:
-        display.close()
-        good = checkpoints.latest
-        where = "there is no checkpoint" if good is None else f"{checkpoints.folder / str(good)}"
-        print(f"{error}; stopped, nothing saved. Last good checkpoint: {where}", file=sys.stderr)
-        return 1
-    finally:
-        display.close()
-        checkpoints.close()
+    with (
+        jax.set_mesh(mesh),
+        Display(config.total_steps, config.loss_weights, show=is_first()) as display,
+        Checkpoints(args.workdir / "checkpoints", **config.checkpoint) as checkpoints,
+    ):
+        setup = prepare(config, recipe, mesh)
+        run = Run(config, recipe, args.workdir, setup, checkpoints, display)
+        try:
+            state, stopped = train(run, *begin(run, fresh=args.resume == "never"))
+        except NonFinite as error:
+            display.print(f"{error}. Nothing saved; the last good checkpoint: {checkpoints.newest}")
+            return 1
+        if stopped:
+            display.print(f"{stopped}: saved {checkpoints.newest}; the same command goes on")
+        else:
+            finish(run, state)
+    return 0
 
 
-def run(args, config, recipe, setup: Setup, display: Display, checkpoints: Checkpoints) -> int:
-    # Act 1: the state and the input, fresh or where the last run stopped.
-    inputs = recipe.inputs(config, "train", None)
-    restored = checkpoints.restore(setup.abstract) if args.resume == "auto" else None
+# Act 1: the state and the input, fresh or where the last run stopped.
+
+
+def begin(run: Run, *, fresh: bool) -> tuple[TrainState, int, dict[str, Any]]:
+    """The state, the steps it has seen, and what the host knew then."""
+    if fresh and run.checkpoints.latest is not None:
+        raise SystemExit(f"--resume=never, but {run.workdir} holds checkpoints; take another")
+    restored = run.checkpoints.restore(run.setup.abstract)
+    changes = configs.keep(run.config, run.workdir / "config.json", write=is_first())
+    describe(run, restored.step if restored else 0, changes)
     if restored:
-        state, start, host = restored.state, restored.step, restored.host
+        return restored.state, restored.step, restored.host
+    return run.setup.init(run.config.seed, load(run)), 0, {}
+
+
+def load(run: Run) -> Any:
+    """Released weights at the paths of `config.load`, None at other parameters."""
+    params = run.setup.abstract.params
+    parts = jax.tree.map(lambda _: None, params)
+    for path, folder in run.config.load.items():
+        want = tree.subtree(params, path)
+        found = release.merge(want, release.load(folder)[0], folder)
+        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, want)
+        parts = tree.put_subtree(parts, path, placed)
+    return parts
+
+
+def describe(run: Run, start: int, changes: list[str]) -> None:
+    """Says where the run computes, what it trains and where it writes."""
+    config, show = run.config, run.display.print
+    devices, (trained, frozen) = jax.devices(), run.setup.num_params
+    mesh = dict(jax.sharding.get_abstract_mesh().shape)
+    show(f"devices  {len(devices)} x {devices[0].device_kind}, mesh {mesh}")
+    show(f"model    {trained:,} trained and {frozen:,} frozen parameters")
+    show(f"batch    {config.batch_size} rows, {config.accumulation} micro-batches")
+    show(f"writes   {run.workdir}" + (f", goes on after step {start}" if start else ""))
+    for change in changes:
+        show(f"changed  {change}")
+
+
+# Act 2: step, log, evaluate, save.
+
+
+def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainState, str | None]:
+    """The state at the end, and the signal that ended the run early, if one did."""
+    config, setup = run.config, run.setup
+    inputs = run.recipe.inputs(config, "train", None)
+    if host:
         inputs.set_state(host["inputs"])
-    else:
-        if checkpoints.latest is not None:
-            raise SystemExit(f"{args.workdir} holds checkpoints: give another --workdir")
-        state, start, host = setup.init(config.seed, loaded(config, setup)), 0, {}
-    describe(args, config, setup, display, start)
-
-    # Act 2: those who watch.
-    first = jax.process_index() == 0
-    journal = Journal(args.workdir, after=start, write=first)
+    validate = validation(run) if config.validation.every else None
     monitor = Monitor(every=config.log_every, window=host.get("window"))
-    validate = Validation(
-        setup,
-        lambda task: recipe.inputs(config, "validation", task),
-        config.validation.tasks if config.validation.every else (),
-        config.validation.batches,
-    )
-    latest = host.get("validation", {})  # the last validation, by which the best is chosen
-
-    def log(line) -> None:
-        if line:
-            step, values = line
-            journal.write(step, values)
-            left = monitor.seconds_per_step * (config.total_steps - step)
-            display.line(step, values, min(left, stop.seconds_left))
-
-    def save(step: int, fed) -> None:
-        log(monitor.catch_up())  # raises where the state is not worth keeping
-        host = {"inputs": fed.state, "window": monitor.window.pairs, "validation": latest}
-        checkpoints.save(step, state, host, latest)
-        monitor.pause()
-
-    # Act 3: step, log, evaluate, save.
     signal = None
-    with Feed(inputs, setup.place) as feed, Stop(config.max_minutes) as stop:
+    with (
+        Journal(run.workdir, after=start, write=is_first()) as journal,
+        Stop(config.max_minutes, check_every=config.log_every) as stop,
+        Feed(inputs, setup.place) as feed,
+    ):
+
+        def log(line: tuple[int, dict[str, float]] | None) -> None:
+            if line:
+                journal.write(*line)
+                left = monitor.seconds_per_step * (config.total_steps - line[0])
+                run.display.line(*line, seconds_left=min(left, stop.seconds_left))
+
         for step in range(start + 1, config.total_steps + 1):
             with jax.transfer_guard("disallow"):
                 fed = next(feed)
                 state, metrics = setup.train_step(state, fed.arrays)
                 log(monitor.follow(step, metrics, fed))
-            display.advance(step)
-            if step == start + 1 and fed.slots:
-                display.print(f"tokens   {fed.tokens:,} in {fed.slots:,} slots a step")
-
-            if config.validation.every and step % config.validation.every == 0:
-                log(monitor.catch_up())
-                latest = validate(averaged(state), config.seed)
-                journal.write(step, latest)
-                display.print(f"step {step}  validation loss {latest['validation/loss']:.4g}")
-                monitor.pause()
+            run.display.advance(step, fed)
 
             signal = stop.signalled(step)
             ending = signal or step == config.total_steps or stop.out_of_time(step)
-            if ending or step % config.checkpoint.every == 0:
-                save(step, fed)
+            validating = validate and step % config.validation.every == 0
+            saving = ending or step % config.checkpoint.every == 0
+            if validating or saving:
+                log(monitor.catch_up())  # raises where the state is not worth keeping
+            validated = validate(averaged(state), config.seed) if validating else {}
+            if validating:
+                journal.write(step, validated)
+                run.display.line(step, validated)
+            if saving:
+                now = {"inputs": fed.state, "window": monitor.window.pairs}
+                run.checkpoints.save(step, state, now, validated)
+            if validating or saving:
+                monitor.restart_clock()
             if ending:
                 break
-    checkpoints.wait()
-    journal.close()
-    display.close()
-    if signal:
-        display.print(f"{signal}: saved {checkpoints.folder / str(step)}; run again to go on")
-        return 0
+    run.checkpoints.wait()
+    return state, signal
 
-    # Act 4: what came of it.
-    params = averaged(state)
-    if jax.process_count() > 1:
+
+def validation(run: Run) -> Validation:
+    draw = lambda task: run.recipe.inputs(run.config, "validation", task)
+    return Validation(run.setup, draw, run.config.validation.tasks, run.config.validation.batches)
+
+
+# Act 3: what came of it.
+
+
+def finish(run: Run, state: TrainState) -> None:
+    """Releases the (averaged) weights, evaluates them and prints the table."""
+    params, several = averaged(state), jax.process_count() > 1
+    if several:
         params = multihost_utils.process_allgather(params, tiled=True)
-    if first:
-        release.save(args.workdir / "release", params, config)
-        display.print(f"released {args.workdir / 'release'}; evaluating")
-        model = nnx.merge(setup.task.model, params)
-        values = recipe.evaluate(model, config, args.workdir / "evaluation")
-        display.table(f"evaluation after {int(state.step)} steps", values)
-    return 0
+    if not is_first():
+        return
+    release.save(run.workdir / "release", params, run.config)
+    run.display.close()
+    run.display.print(f"released {run.workdir / 'release'}; evaluating")
+    alone = sharding.make_mesh({}, jax.local_devices()[:1])  # the other processes take no part
+    with jax.set_mesh(alone) if several else contextlib.nullcontext():
+        model = nnx.merge(run.setup.task.model, params)
+        values = run.recipe.evaluate(model, run.config, run.workdir / "evaluation")
+    run.display.table(f"evaluation after {int(state.step)} steps", values)
 
 
-def parse(argv: list[str]):
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
     """The program's own arguments, and the config with its overrides."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -152,34 +206,11 @@ def parse(argv: list[str]):
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = parser.parse_known_args(argv)
     args.workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    args.workdir.mkdir(parents=True, exist_ok=True)
     try:
         return args, configs.load(args.config, overrides)
     except ValueError as error:
         parser.error(str(error))
-
-
-def loaded(config, setup: Setup):
-    """Released weights at the paths of `config.load`, None elsewhere."""
-    params = setup.abstract.params
-    parts = jax.tree.map(lambda _: None, params)
-    for path, folder in config.load.items():
-        want = tree.subtree(params, path)
-        found = release.merge(want, release.load(folder)[0], folder)
-        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, want)
-        parts = tree.put_subtree(parts, path, placed)
-    return parts
-
-
-def describe(args, config, setup: Setup, display: Display, start: int) -> None:
-    """Says where the run computes, what it trains and where it writes; keeps its config."""
-    devices, (trained, frozen) = jax.devices(), setup.num_params
-    mesh = dict(jax.sharding.get_abstract_mesh().shape)
-    display.print(f"devices  {len(devices)} x {devices[0].device_kind}, mesh {mesh}")
-    display.print(f"model    {trained:,} trained and {frozen:,} frozen parameters")
-    display.print(f"batch    {config.batch_size} rows in {config.accumulation} micro-batches")
-    display.print(f"writes   {args.workdir}" + (f", goes on after step {start}" if start else ""))
-    if jax.process_index() == 0:
-        (args.workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
 
 
 if __name__ == "__main__":

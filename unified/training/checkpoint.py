@@ -13,6 +13,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from unified.training.nearest import nearest
 from unified.training.step import TrainState
 
 
@@ -24,13 +25,16 @@ class Restored:
 
 
 class Checkpoints:
-    """Reads and writes `folder`. `best` names the metric whose lowest checkpoint is also kept."""
+    """Reads and writes `folder`; the newest `keep` are kept, and the best.
 
-    def __init__(self, folder: str | Path, *, keep: int = 2, best: str = ""):
+    `best` names the metric (of validation) that is lowest there. `every` is the caller's.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "", every: int = 1):
         policies: list[Any] = [LatestN(keep)]
         tracked: dict[str, Any] = {}
         if best:
-            value = lambda metrics: metrics.get(best, math.inf) if metrics else math.inf
+            value = lambda metrics: (metrics or {}).get(best, math.inf)
             policies.append(
                 BestN(
                     get_metric_fn=value, reverse=True, n=1, keep_checkpoints_without_metrics=False
@@ -42,17 +46,22 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             **tracked,
         )
-        self.folder = Path(folder).absolute()
+        self.folder, self._best = Path(folder).absolute(), best
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     @property
-    def latest(self) -> int | None:
-        """The newest complete checkpoint, by step."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """Of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
 
     @property
-    def steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+    def latest(self) -> int | None:
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def newest(self) -> str:
+        """Where the newest one lies, in words."""
+        return "none" if self.latest is None else str(self.folder / str(self.latest))
 
     def save(
         self, step: int, state: TrainState, host: Mapping[str, Any], metrics: Mapping[str, float]
@@ -60,6 +69,8 @@ class Checkpoints:
         """Copies the state off the devices, then returns; the rest happens in the background."""
         if step in self._manager.all_steps():
             return
+        if self._best and metrics and self._best not in metrics:
+            raise ValueError(f"checkpoint.best: {self._best!r}; {nearest(self._best, metrics)}")
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(dict(host))
         )
@@ -83,6 +94,9 @@ class Checkpoints:
         """Until everything saved so far is on disk."""
         self._manager.wait_until_finished()
 
-    def close(self) -> None:
-        self._manager.wait_until_finished()
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.wait()
         self._manager.close()

@@ -8,6 +8,7 @@ Fields that training does not know (`model`, `data`, ...) are the recipe's, whic
 import ast
 import difflib
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,17 +64,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(*([argument] if argument else []))
-    names_first = sorted(overrides, key=lambda text: ".optimizer.name=" not in text)
-    for text in names_first:
-        override(complete(config), text)
-    return check(complete(config))
+    config = complete(config, _value_of("--config.optimizer.name", overrides))
+    for text in overrides:
+        override(config, text)
+    return check(config)
 
 
-def complete(config: ConfigDict) -> ConfigDict:
-    """`config` with the training fields that it lacks. Raises ValueError for misspelt ones."""
+def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
+    """`config` with the training fields that it lacks. Raises ValueError for misspelt ones.
+
+    The options of the optimizer (`optimizer`, or the config's) are fields as well.
+    """
     base = defaults()
-    name = config.get("optimizer", {}).get("name", base.optimizer.name)
-    base.optimizer.update(options(name))
+    named = config.get("optimizer", base.optimizer).get("name", base.optimizer.name)
+    base.optimizer.update(options(optimizer or named))
     known = [*REQUIRED, *base]
     for field in config:
         close = difflib.get_close_matches(field, known, 1, 0.8)
@@ -94,6 +98,11 @@ def complete(config: ConfigDict) -> ConfigDict:
             elif field not in config:
                 config[field] = value
     return config
+
+
+def _value_of(field: str, overrides: Sequence[str]) -> str | None:
+    values = [text.partition("=")[2] for text in overrides if text.startswith(field + "=")]
+    return values[-1] if values else None
 
 
 def override(config: ConfigDict, text: str) -> None:
@@ -147,6 +156,31 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ValueError("validation.batches must be at least 1; set validation.every=0 for none")
     if config.checkpoint.best and not config.validation.every:
         raise ValueError("checkpoint.best needs validation: set validation.every")
+    if config.checkpoint.best and config.checkpoint.every % config.validation.every:
+        raise ValueError(
+            f"checkpoint.best compares checkpoints by validation: checkpoint.every="
+            f"{config.checkpoint.every} must be a multiple of {config.validation.every}"
+        )
     if not 0 <= config.ema.decay < 1:
         raise ValueError(f"ema.decay={config.ema.decay} must be in [0, 1)")
     return config
+
+
+def keep(config: ConfigDict, path: Path, *, write: bool = True) -> list[str]:
+    """Writes the config as JSON; returns how it differs from the one that was there."""
+    text = config.to_json_best_effort(indent=1)
+    old = _flat(json.loads(path.read_text())) if path.exists() else None
+    new = _flat(json.loads(text))
+    if write:
+        path.write_text(text + "\n")
+    if old is None:
+        return []
+    fields = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return [f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in fields]
+
+
+def _flat(tree: Any, prefix: str = "config") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    parts = [_flat(value, f"{prefix}.{name}") for name, value in tree.items()]
+    return {name: value for part in parts for name, value in part.items()}

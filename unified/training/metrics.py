@@ -54,7 +54,7 @@ class Monitor:
         self.seconds_per_step = math.nan
         self._every = every
         self._pending: tuple[int, Losses, Fed] | None = None
-        self._tokens = self._slots = 0
+        self._tokens = 0
         self._busy, self._steps = 0.0, 0
         self._last: float | None = None
 
@@ -81,8 +81,8 @@ class Monitor:
         self._clock(fed)
         return (step, self._line(fed)) if step % self._every == 0 else None
 
-    def pause(self) -> None:
-        """Stops the clock of throughput until the next step: for evaluating and saving."""
+    def restart_clock(self) -> None:
+        """Keeps what was done since the last step out of the throughput."""
         self._last = None
 
     def _clock(self, fed: Fed) -> None:
@@ -135,7 +135,10 @@ class Journal:
         for name, value in finite.items():
             self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         if self._write:
             self._file.close()
             self._board.close()

@@ -1,20 +1,23 @@
 """What a run shows while it runs: a bar in a terminal, one line per log elsewhere."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from unified.training.feed import Fed
+
 
 class Display:
     """Prints to the terminal of the first process; others stay silent (`show=False`)."""
 
-    def __init__(self, total: int, losses: Sequence[str], *, show: bool = True):
+    def __init__(self, total: int, losses: Iterable[str], *, show: bool = True):
         self.console = Console(quiet=not show, soft_wrap=True, highlight=False)
         self._losses, self._total = tuple(losses), total
+        self._begun = False
         self._bar: Progress | None = None
         if self.console.is_terminal and show:
             columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -25,13 +28,21 @@ class Display:
     def print(self, *objects: Any) -> None:
         self.console.print(*objects)
 
-    def advance(self, step: int) -> None:
+    def advance(self, step: int, fed: Fed) -> None:
+        """After a step is on its way; the first time, says how large it is."""
+        if not self._begun:
+            self._begun = True
+            if fed.slots:
+                self.print(f"tokens   {fed.tokens:,} in {fed.slots:,} slots a step")
         if self._bar:
             self._bar.update(self._task, completed=step)
 
-    def line(self, step: int, values: Mapping[str, float], seconds_left: float) -> None:
+    def line(
+        self, step: int, values: Mapping[str, float], *, seconds_left: float = math.inf
+    ) -> None:
         """Shows the losses of each process, throughput, waste and time left."""
-        parts = [f"{name} {values[name]:.4g}" for name in ("loss", *self._losses) if name in values]
+        losses = ("loss", *self._losses, "validation/loss")
+        parts = [f"{name} {values[name]:.4g}" for name in losses if name in values]
         if "tokens_per_second" in values:
             parts.append(f"{_short(values['tokens_per_second'])} tok/s")
         if "padding" in values:
@@ -39,9 +50,9 @@ class Display:
         if "seconds_per_step" in values:
             parts.append(f"{values['seconds_per_step']:.3g} s/step")
         if math.isfinite(seconds_left):
-            parts.append(f"left {_clock(seconds_left)}")
+            parts.append(f"left {_clock(max(seconds_left, 0))}")
         text = "  ".join(parts)
-        if self._bar:
+        if self._bar and "loss" in values:
             self._bar.update(self._task, completed=step, description=text)
         else:
             self.print(f"step {step}/{self._total}  {text}")
@@ -53,9 +64,16 @@ class Display:
         self.print(table)
 
     def close(self) -> None:
+        """Ends the bar; printing goes on."""
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 def _short(number: float) -> str:
