@@ -126,11 +126,8 @@ def draw(graph, params, ids, lengths, seeds, guidance):
     cache, tokens = prefill(backbone, params, rows, lengths, 0), block(lengths, 4)
 
     def velocity(x, t):
-        first = lambda tree, axis: jax.tree.map(
-            lambda a: jax.lax.slice_in_dim(a, 0, len(x), axis=axis), tree
-        )
-        known = Cache(first(cache.keys, 1), first(cache.spans, 0))
-        return backbone(embed(params, x, t), first(tokens, 0), cache=known)[0]["gen"]
+        head = jax.tree.map(lambda a: a[: len(x)], tokens)
+        return backbone(embed(params, x, t), head, cache=cache.first(len(x)))[0]["gen"]
 
     times = rectified_flow.schedule(5, 2.0)
     return generate_picture(velocity, draw_noise(seeds, (4, D)), times, guidance)

@@ -50,6 +50,14 @@ def test_a_sample_does_not_depend_on_its_batch(renorm):
     np.testing.assert_array_equal(together, jnp.concatenate(alone))
 
 
+def test_scales_may_differ_between_samples():
+    velocities = jax.random.normal(jax.random.key(0), (3, 2, 5, 2))
+    both = combine(*velocities, Guidance(jnp.array([3.0, 1.0]), jnp.array([1.0, 2.0])))
+    first = combine(*velocities[:2, :1], None, Guidance(3.0))
+    second = combine(velocities[0, 1:], None, velocities[2, 1:], Guidance(None, 2.0))
+    np.testing.assert_array_equal(both, jnp.concatenate([first, second]))
+
+
 def test_the_norm_never_grows():
     velocities = jax.random.normal(jax.random.key(0), (3, 2, 5, 2))
     norm = lambda v: jnp.linalg.norm(v.reshape(2, -1), axis=1)

@@ -92,3 +92,8 @@ class Cache:
         )
         new_spans = {s: write(self.spans[s], span, s, 1) for s, span in spans.items()}
         return Cache(runs, {**self.spans, **new_spans})
+
+    def first(self, rows: int) -> "Cache":
+        """The cache of the first `rows` rows of the batch."""
+        keys = jax.tree.map(lambda x: x[:, :rows], self.keys)
+        return Cache(keys, jax.tree.map(lambda x: x[:rows], self.spans))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Renorm = Literal["none", "global", "channel", "text_channel"]
+Scale = float | Float[Array, "B"] | None
 RENORMS = ("none", "global", "channel", "text_channel")
 
 
@@ -27,9 +28,9 @@ RENORMS = ("none", "global", "channel", "text_channel")
 class Guidance:
     """Scales and renormalisation. A pytree: new numbers do not compile anew.
 
-    `text_scale`, `image_scale`: 1 leaves the conditional velocity as it is, more pushes further;
-        None says that there is no such context. (BAGEL has no image guidance without text
-        guidance; here each works alone.)
+    `text_scale`, `image_scale`: a number, or an array `[B]` with one for each sample. 1 leaves the
+        conditional velocity as it is, more pushes further; None says that there is no such
+        context. (BAGEL has no image guidance without text guidance; here each works alone.)
     `interval`: guidance acts at times lo < t <= hi.
     `renorm`: the guided velocity is scaled by clip(|conditional| / |guided|, renorm_min, 1), with
         norms over a whole sample (`global`; BAGEL takes them over the whole batch, which makes a
@@ -37,8 +38,8 @@ class Guidance:
         per token after the text guidance and before the image guidance.
     """
 
-    text_scale: float | None = 4.0
-    image_scale: float | None = None
+    text_scale: Scale = 4.0
+    image_scale: Scale = None
     interval: tuple[float, float] = (0.4, 1.0)
     renorm: Renorm = "global"
     renorm_min: float = 0.0
@@ -82,7 +83,9 @@ def _push(velocity: jax.Array, without: jax.Array | None, scale: Any) -> jax.Arr
     if without is None or scale is None:
         return velocity
     without = without.astype(jnp.float32)
-    return without + scale * (velocity - without)
+    scale = jnp.asarray(scale, jnp.float32)
+    scale = scale.reshape(scale.shape + (1,) * (velocity.ndim - 1) * scale.ndim)
+    return jnp.where(scale == 1, velocity, without + scale * (velocity - without))
 
 
 def _renorm(guided: jax.Array, reference: jax.Array, axes: Any, smallest: Any) -> jax.Array:
