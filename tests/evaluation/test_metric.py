@@ -1,0 +1,65 @@
+"""Numbers, and the table they make."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from unified.evaluation import metric
+from unified.evaluation.loss import losses
+
+
+def test_a_rate_comes_with_its_error_chance_and_number():
+    metrics = metric.rate("heldout/vqa/colour", [True, True, True, False], chance=0.1)
+    assert metrics == {
+        "heldout/vqa/colour": 0.75,
+        "heldout/vqa/colour.stderr": pytest.approx((0.75 * 0.25 / 4) ** 0.5),
+        "heldout/vqa/colour.examples": 4.0,
+        "heldout/vqa/colour.chance": 0.1,
+    }
+
+
+def test_nothing_measured_is_nothing_reported():
+    assert metric.rate("a/b/c", []) == {} == metric.mean("a/b/c", [])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((0, 0, 4, 4), (0, 0, 4, 4), 1.0),
+        ((0, 0, 4, 4), (2, 0, 6, 4), 8 / 24),
+        ((0, 0, 4, 4), (4, 4, 8, 8), 0.0),
+        ((0, 0, 0, 0), (0, 0, 0, 0), 0.0),
+    ],
+)
+def test_iou(a, b, expected):
+    assert metric.iou(a, b) == metric.iou(b, a) == pytest.approx(expected)
+
+
+def test_names_become_rows_and_columns_even_with_dots_in_them():
+    metrics = metric.rate("validation/vqa/all", [True, False], 0.25)
+    metrics |= metric.rate("heldout/vqa/all", [True]) | {"heldout/loss/edit/flow/t0.25-0.50": 0.4}
+    columns, rows = metric.rows(metrics)
+    assert columns == ["validation", "heldout"]
+    assert [(row.task, row.measure) for row in rows] == [
+        ("vqa", "all"),
+        ("loss", "edit/flow/t0.25-0.50"),
+    ]
+    assert rows[0].cells["validation"] == metric.Cell(0.5, 0.125**0.5, 0.25, 2.0)
+    assert str(rows[0].cells["validation"]) == "50.0 ±35.4"
+    assert str(rows[1].cells["heldout"]) == "0.4"
+
+
+def test_losses_weigh_batches_by_their_counts():
+    def loss(batch, key):
+        return {"text": (batch.sum(), jnp.float32(len(batch))), "flow": (0.0, 0.0)}
+
+    batches = {"caption": [jnp.array([1.0, 1.0, 1.0]), jnp.array([5.0])]}
+    assert losses("validation/loss", loss, batches, jax.random.key(0)) == {
+        "validation/loss/caption/text": 2.0
+    }
+
+
+def test_every_task_draws_the_same_noise():
+    noise = lambda batch, key: {"noise": (jax.random.uniform(key), 1.0)}
+    found = losses("loss", noise, {"edit": [0, 1], "draw": [2, 3]}, jax.random.key(3))
+    assert found["loss/edit/noise"] == found["loss/draw/noise"]

@@ -1,0 +1,83 @@
+"""The files an evaluation leaves, and the table a program prints."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from unified.evaluation import metric, page, report, sheet
+from unified.evaluation.card import Card, Section
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+CARD = Card((("drawn", PICTURE), ("prompt", "a <b>red</b> apple & a dog")), False, "wrong: colour")
+SECTIONS = [Section("Draw", (CARD, Card((("answer", "yes"),), True))), Section("Nothing", ())]
+METRICS = metric.rate("heldout/vqa/colour", [True, False], 0.1) | {"validation/loss/text": 1.25}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "new" / "folder"
+    report.write(folder, METRICS, SECTIONS, "A title")
+    return folder
+
+
+def test_metrics_are_written_as_they_are(folder):
+    assert json.loads((folder / report.METRICS).read_text()) == METRICS
+
+
+def test_the_page_needs_nothing_else(folder):
+    text = (folder / report.PAGE).read_text()
+    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,|#)', text)
+    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+
+
+def test_the_page_shows_what_was_measured_and_drawn(folder):
+    text = (folder / report.PAGE).read_text()
+    assert text.count("<img") == 1 and "A title" in text and "wrong: colour" in text
+    assert "a &lt;b&gt;red&lt;/b&gt; apple &amp; a dog" in text
+    assert "50.0 ±35.4" in text and "chance 10.0" in text and "1.25" in text
+    assert "Nothing" not in text
+
+
+def test_pictures_on_the_page_are_exact():
+    text = page.build("", {}, SECTIONS)
+    (data,) = re.findall(r'src="(data:image/png;base64,[^"]+)"', text)
+    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+    np.testing.assert_array_equal(np.asarray(image), PICTURE)
+
+
+def test_the_sheet_enlarges_pictures_by_a_whole_factor(folder):
+    with Image.open(folder / report.SHEET) as image:
+        pixels = np.asarray(image)
+    large = PICTURE.repeat(2, 0).repeat(2, 1)
+    rows, columns = np.where((pixels == large[0, 0]).all(-1))
+    places = [pixels[y : y + 128, x : x + 128] for y, x in zip(rows, columns, strict=True)]
+    assert any(place.shape == large.shape and (place == large).all() for place in places)
+
+
+def test_nothing_to_show_makes_no_sheet(tmp_path):
+    report.write(tmp_path, METRICS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [report.METRICS, report.PAGE]
+
+
+def test_text_is_wrapped_at_spaces_and_inside_words_that_are_too_wide():
+    font = sheet._font(15)
+    width = font.getlength("two red apples ")
+    assert sheet.wrap("two red apples left of a dog", font, width)[0] == "two red apples"
+    assert sheet.wrap("one\ntwo", font, width) == ["one", "two"]
+    lines = sheet.wrap("a " + "x" * 40, font, width)
+    assert lines[0] == "a" and "".join(lines[1:]) == "x" * 40
+    assert all(font.getlength(line) <= width for line in lines)
+
+
+def test_the_table_prints_values_errors_chance_and_numbers():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(report.table(METRICS, "A title"))
+    text = console.file.getvalue()
+    for part in ("A title", "heldout", "colour", "50.0 ±35.4", "10.0", "2", "1.25"):
+        assert part in text

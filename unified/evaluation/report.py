@@ -1,0 +1,57 @@
+"""What an evaluation leaves behind: numbers, a sheet of pictures, and one page with everything."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+from rich.table import Table
+
+from unified.evaluation import metric, page, sheet
+from unified.evaluation.card import Section
+
+METRICS, SHEET, PAGE = "metrics.json", "samples.png", "report.html"
+
+
+def write(
+    folder: str | os.PathLike[str],
+    metrics: Mapping[str, float],
+    sections: Sequence[Section] = (),
+    title: str = "Evaluation",
+) -> None:
+    """Writes `metrics.json`, `samples.png` (if there are sections) and `report.html`."""
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).write_text(json.dumps(dict(metrics), indent=1) + "\n")
+    (folder / PAGE).write_text(page.build(title, metrics, sections))
+    if any(section.cards for section in sections):
+        with (folder / SHEET).open("wb") as file:
+            sheet.draw(title, sections).save(file, "PNG")
+
+
+def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Table:
+    """The measures for a terminal: a row each, a column for each group (say, split)."""
+    columns, rows = metric.rows(metrics)
+    made = Table(title=title, caption="rates in per cent ± standard error, (chance), n examples")
+    made.add_column("task")
+    made.add_column("measure")
+    for column in columns:
+        for name in (column, "chance", "n"):
+            made.add_column(name, justify="right", style=None if name == column else "dim")
+    task = None
+    for row in rows:
+        if task not in (None, row.task):
+            made.add_section()
+        cells = [_texts(row.cells.get(column)) for column in columns]
+        name = "" if row.task == task else row.task
+        made.add_row(name, row.measure, *(text for cell in cells for text in cell))
+        task = row.task
+    return made
+
+
+def _texts(cell: metric.Cell | None) -> tuple[str, str, str]:
+    """Value, chance and examples."""
+    if cell is None:
+        return "", "", ""
+    chance = "" if cell.chance is None else cell.text(cell.chance)
+    return str(cell), chance, "" if cell.examples is None else f"{cell.examples:.0f}"
