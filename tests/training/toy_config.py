@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.recipe = "tests.training.toy_recipe"
     config.model = {"width": 16}
-    config.data = {"poison": 0}
+    config.data = {"poison": 0, "delay": 0.0}
     config.loss_weights = {"text": 1.0, "size": 0.01}
     config.optimizer = {"name": "adamw", "learning_rate": 1e-2, "weight_decay": 0.1, "b2": 0.95}
     config.ema = {"decay": 0.9}

@@ -4,6 +4,7 @@ Not every row has the same number of tokens, so that normalising over a window m
 """
 
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -65,15 +66,20 @@ def counts(batch):
 
 
 class Inputs:
-    """Random walks over the vocabulary; the batch of an index is always the same."""
+    """Random walks over the vocabulary; the batch of an index is always the same.
 
-    def __init__(self, rows: int, seed: int, poison: int):
-        self.index, self._rows, self._seed, self._poison = 0, rows, seed, poison
+    `poison` is the batch that holds a NaN, `delay` the seconds that one takes.
+    """
+
+    def __init__(self, rows: int, seed: int, poison: int = 0, delay: float = 0.0):
+        self.index, self._rows, self._seed = 0, rows, seed
+        self._poison, self._delay = poison, delay
 
     def __iter__(self):
         return self
 
     def __next__(self):
+        time.sleep(self._delay)
         rng = np.random.default_rng((self._seed, self.index))
         self.index += 1
         steps = rng.integers(0, 3, (self._rows, LENGTH + 1))
@@ -95,8 +101,8 @@ class Inputs:
 
 def inputs(config, split: str, task: str | None = None) -> Inputs:
     seeds = {("train", None): 0, ("validation", "easy"): 1, ("validation", "hard"): 2}
-    poison = config["data"]["poison"] if split == "train" else 0
-    return Inputs(config["batch_size"], seeds[split, task], poison)
+    trouble = dict(config["data"]) if split == "train" else {}
+    return Inputs(config["batch_size"], seeds[split, task], **trouble)
 
 
 def evaluate(model: Toy, config, folder: Path) -> dict[str, float]:

@@ -5,16 +5,20 @@ Orbax writes to a temporary name and renames, so an interrupted save is never ta
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from unified.training.nearest import nearest
 from unified.training.step import TrainState
+
+ITEMS = ("state", "host")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Checkpoints:
         )
         self.folder, self._best = Path(folder).absolute(), best
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._set_torn_aside()
 
     @property
     def steps(self) -> list[int]:
@@ -89,6 +94,18 @@ class Checkpoints:
         )
         found = self._manager.restore(step, args=items)
         return Restored(step, found["state"], found["host"])
+
+    def _set_torn_aside(self) -> None:
+        """Renames what has the name of a checkpoint but was never completed (a copy cut short)."""
+        for step in self._manager.all_steps():
+            path = self.folder / str(step)
+            whole = all((path / item).is_dir() for item in ITEMS)
+            if whole and self._manager.metadata(step).commit_timestamp_nsecs:
+                continue
+            logging.warning("%s is not complete; renamed to %s.torn", path, step)
+            if jax.process_index() == 0:
+                path.rename(path.with_name(f"{step}.torn"))
+        self._manager.reload()
 
     def wait(self) -> None:
         """Until everything saved so far is on disk."""

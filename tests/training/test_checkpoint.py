@@ -1,0 +1,79 @@
+"""Checkpoints are whole or absent, hold everything, and fit another number of devices."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unified import sharding
+from unified.training.checkpoint import Checkpoints
+from unified.training.step import TrainState
+
+
+def state(step: int, devices: int = 1) -> TrainState:
+    mesh = sharding.make_mesh({"fsdp": -1}, jax.devices()[:devices])
+    rows, whole = NamedSharding(mesh, P("fsdp")), sharding.replicated(mesh)
+    weights = jax.device_put(jnp.arange(8.0) + step, rows)
+    params = {"layers": {0: weights}, "frozen": jax.device_put(jnp.ones(2), whole)}
+    trained = {"layers": {0: weights}, "frozen": None}
+    key = jax.device_put(jax.random.key(step), whole)
+    return TrainState(jax.device_put(jnp.array(step), whole), params, (trained,), trained, key)
+
+
+def abstract(like: TrainState) -> TrainState:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+
+
+def assert_same(got: TrainState, want: TrainState) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    data = lambda s: dataclasses.replace(s, key=jax.random.key_data(s.key))
+    jax.tree.map(np.testing.assert_array_equal, data(got), data(want))
+
+
+def test_everything_comes_back_on_one_device_and_on_eight(tmp_path):
+    host = {"inputs": {"rows": [[3, 1], [2]]}, "window": {"loss": (1.25, 4.0)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(state(0))) is None
+        checkpoints.save(7, state(7, devices=4), host, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        for devices in (1, 8):
+            found = checkpoints.restore(abstract(state(0, devices)))
+            assert found.step == 7
+            assert found.host == json.loads(json.dumps(host))
+            assert_same(found.state, state(7))
+            assert len(found.state.params["layers"][0].sharding.device_set) == devices
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    losses = {1: 3.0, 2: 1.0, 3: None, 4: 2.0, 5: 4.0}
+    with Checkpoints(tmp_path, keep=2, best="validation/loss") as checkpoints:
+        for step, loss in losses.items():
+            checkpoints.save(step, state(step), {}, {"validation/loss": loss} if loss else {})
+            checkpoints.wait()
+        assert checkpoints.steps == [2, 4, 5]
+        assert checkpoints.newest.endswith("/5")
+        with pytest.raises(ValueError, match="did you mean 'validation/los'"):
+            checkpoints.save(6, state(6), {}, {"validation/los": 1.0})
+
+
+def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state(5), {}, {})
+    tmp = tmp_path / "9.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "5", tmp)
+    (tmp / "_CHECKPOINT_METADATA").unlink()
+    torn = shutil.copytree(tmp_path / "5", tmp_path / "8")  # a copy cut short, under a final name
+    for mark in ("_CHECKPOINT_METADATA", "commit_success.txt"):
+        (torn / mark).unlink(missing_ok=True)
+    shutil.rmtree(torn / "host")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest == 5
+        found = checkpoints.restore(abstract(state(0)))
+        assert found.step == 5
+        assert_same(found.state, state(5))

@@ -1,0 +1,115 @@
+"""Every field has a default and an override; a field that does not exist is named."""
+
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from unified.training.config import keep, load
+
+TOY = "tests/training/toy_config.py"
+
+
+def toy(*overrides: str) -> ConfigDict:
+    return load(TOY, [f"--config.{text}" for text in overrides])
+
+
+def test_fields_that_the_file_leaves_out_have_defaults():
+    config = toy()
+    assert config.mesh.to_dict() == {"data": 1, "fsdp": -1, "tensor": 1}
+    assert config.checkpoint.to_dict() == {"every": 5, "keep": 2, "best": "validation/loss"}
+    assert config.optimizer.b2 == 0.95
+    assert config.optimizer.eps == 1e-8  # Optax's own default
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("optimizer.learning_rate=1e-4", 1e-4),
+        ("optimizer.learning_rate=1", 1.0),
+        ("optimizer.schedule=constant", "constant"),
+        ("optimizer.nesterov=true", True),
+        ("optimizer.mu_dtype=bfloat16", "bfloat16"),
+        ("validation.tasks=easy", ("easy",)),
+        ("validation.tasks=['easy','hard']", ("easy", "hard")),
+        ("optimizer.multipliers=(('head',0.1),)", (("head", 0.1),)),
+        ("load={'head':'a/b'}", ConfigDict({"head": "a/b"})),
+        ("model.width=32", 32),
+    ],
+)
+def test_override_sets_a_field_in_its_own_type(text, value):
+    config = toy(text)
+    for name in text.partition("=")[0].split("."):
+        config = config[name]
+    assert config == value
+    assert type(config) is type(value)
+
+
+def test_options_of_another_optimizer_become_fields():
+    config = toy("optimizer.b1=0.8", "optimizer.name=lion")
+    assert (config.optimizer.b1, "eps" in config.optimizer) == (0.8, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optimizer.learning_rat=1",
+            "unknown field 'learning_rat' of config.optimizer; did you mea",
+        ),
+        ("model.widht=1", "'widht' of config.model; did you mean 'width'"),
+        ("batchsize=1", "'batchsize' of config; did you mean 'batch_size'"),
+        ("seed.x=1", "unknown field 'x' of config.seed"),
+        ("optimizer.name=adamm", "Optax has no 'adamm'; did you mean 'adam"),
+        ("mesh.fdsp=8", "'fdsp' of config.mesh; did you mean 'fsdp'"),
+        ("batch_size=many", "batch_size='many': expected int like 8"),
+        ("total_steps=0", "total_steps=0 must be at least 1"),
+        ("accumulation=3", "accumulation=3 must divide batch_size=8"),
+        ("ema.decay=1.0", r"ema.decay=1.0 must be in \[0, 1\)"),
+        ("checkpoint.every=6", "checkpoint.every=6 must be a multiple of 5"),
+        ("validation.every=0", "checkpoint.best needs validation"),
+        ("validation.batches=0", "validation.batches must be at least 1"),
+        ("loss_weights={}", "loss_weights is empty"),
+    ],
+)
+def test_mistakes_say_what_to_change(text, message):
+    with pytest.raises(ValueError, match=message):
+        toy(text)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("config.optimzer = {}", "config.optimzer: did you mean 'optimizer'"),
+        ("config.ema.dekay = 1", "unknown config.ema.dekay; did you mean 'decay'"),
+        (
+            "config.optimizer.eps_rot = 1",
+            "unknown config.optimizer.eps_rot; did you mean 'eps_root'",
+        ),
+        ("del config.loss_weights", "config lacks loss_weights"),
+    ],
+)
+def test_mistakes_in_a_config_file_say_what_to_change(tmp_path, extra, message):
+    file = tmp_path / "mine.py"
+    text = Path(TOY).read_text()
+    file.write_text(text.replace("    return config", f"    {extra}\n    return config"))
+    with pytest.raises(ValueError, match=message):
+        load(str(file))
+
+
+def test_argument_after_a_colon_goes_to_get_config(tmp_path):
+    file = tmp_path / "mine.py"
+    text = Path(TOY).read_text().replace("get_config()", "get_config(width='8')")
+    file.write_text(text.replace('{"width": 16}', '{"width": int(width)}'))
+    assert load(str(file)).model.width == 8
+    assert load(f"{file}:24").model.width == 24
+    with pytest.raises(ValueError, match="no such Python file"):
+        load(str(tmp_path / "other.py"))
+    with pytest.raises(ValueError, match="unknown argument 'hello'"):
+        load(TOY, ["hello"])
+
+
+def test_kept_config_tells_what_changed(tmp_path):
+    path = tmp_path / "config.json"
+    assert keep(toy(), path) == []
+    assert keep(toy("model.width=8"), path) == ["config.model.width: 16 -> 8"]

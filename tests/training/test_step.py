@@ -1,0 +1,196 @@
+"""The step: the same on every mesh and for every cut of the batch; what is frozen stays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from tests.training import toy_recipe
+from tests.training.toy_config import get_config
+from unified import sharding
+from unified.training.config import complete
+from unified.training.optimizer import make_optimizer, make_schedule
+from unified.training.setup import prepare
+from unified.training.step import averaged
+
+
+def steps(n: int, *, devices: int = 1, **fields):
+    """The setup, the states before and after each of `n` steps, and their losses.
+
+    Fields of the config are named as on the command line, with `__` for a dot.
+    """
+    config = complete(get_config())
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
+    setup = prepare(config, toy_recipe, mesh)
+    return setup, *go(setup, config, n)
+
+
+def go(setup, config, n: int):
+    with jax.set_mesh(setup.abstract.step.sharding.mesh):
+        state = setup.init(0, None)
+        states, losses = [jax.device_get(state)], []
+        for _, batch in zip(range(n), toy_recipe.inputs(config, "train"), strict=False):
+            state, metrics = setup.train_step(state, setup.place(batch))
+            states.append(jax.device_get(state))
+            losses.append(float(metrics["loss"][0]))
+    return states, losses
+
+
+@pytest.fixture(scope="module")
+def single():
+    return steps(3)
+
+
+def assert_close(got, want, atol=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), got, want)
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [{"fsdp": -1}, {"data": 2, "fsdp": 2, "tensor": 2}],
+    ids=["fsdp", "data+fsdp+tensor"],
+)
+def test_sharded_steps_equal_those_of_one_device(single, mesh):
+    _, want, want_losses = single
+    fields = {f"mesh__{axis}": size for axis, size in mesh.items()}
+    _, got, losses = steps(3, devices=8, **fields)
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-6)
+    assert_close(got[-1].params, want[-1].params)
+    assert_close(got[-1].ema, want[-1].ema)
+
+
+def test_parameters_averages_and_moments_are_born_sharded_alike():
+    config = complete(get_config())
+    mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
+    state = prepare(config, toy_recipe, mesh).init(0, None)
+    for tree in (state.params, state.ema, state.opt_state[1][0].mu):
+        up = tree["layers"]["up"]
+        assert up.sharding.spec == P(None, "fsdp", "tensor")
+        assert up.addressable_shards[0].data.shape == (2, 4, 16)
+
+
+def test_accumulation_normalises_over_the_whole_window(single):
+    """Rows differ in length, so a mean of the means of micro-batches would be another number."""
+    _, want, want_losses = single
+    _, got, losses = steps(3, accumulation=4)
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-6)
+    assert_close(got[-1].params, want[-1].params)
+
+
+def test_frozen_parameters_hold_no_moments_and_do_not_move():
+    setup, (start, end), _ = steps(1, freeze=("embedding", "layers/(up|down)"))
+    for get in (lambda tree: tree["embedding"], lambda tree: tree["layers"]["up"]):
+        np.testing.assert_array_equal(get(end.params), get(start.params))
+        assert get(end.ema) is None
+        assert get(end.opt_state[1][0].mu) is None
+    assert not np.array_equal(end.params["head"], start.params["head"])
+    assert setup.num_params == (16 * 16 + 2 * 16, 2 * 2 * 16 * 32 + 16 * 16)
+
+
+def test_no_gradient_is_computed_for_frozen_parameters():
+    """The backward matmuls of frozen weights are absent from the program."""
+    dots = []
+    for freeze in ((), ("layers", "embedding")):
+        setup, _, _ = steps(0, freeze=freeze)
+        batch = setup.place(next(toy_recipe.Inputs(8, 0)))
+        dots.append(str(jax.make_jaxpr(setup.train_step)(setup.abstract, batch)).count("dot_gen"))
+    assert dots[1] <= dots[0] - 4  # two weights of a layer, each once for itself, once for x
+
+
+def test_average_follows_the_trained_parameters(single):
+    _, (_, one, two, _), _ = single
+    decay = 2 / 11  # warm-up: (1 + step) / (10 + step) at step 1
+    want = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, one.ema, two.params)
+    assert_close(two.ema, want, atol=1e-7)
+    assert_close(averaged(two), two.ema, atol=0)
+    plain = steps(0, ema__decay=0.0)[1][0]
+    assert plain.ema is None
+    assert averaged(plain) is plain.params
+
+
+def test_loss_falls_and_repeats(single):
+    setup, _, losses = single
+    assert losses[2] < losses[0]
+    assert go(setup, complete(get_config()), 3)[1] == losses
+
+
+def optimizer(params, ranks=None, **fields):
+    """The transformation of an optimizer config, without schedule and clipping."""
+    config = get_config()
+    plain = {"name": "adamw", "learning_rate": 0.1, "schedule": "constant", "clip_norm": 0.0}
+    config.optimizer = {**plain, **fields}
+    ranks = ranks or jax.tree.map(jnp.ndim, params)
+    return make_optimizer(complete(config).optimizer, params, ranks, total_steps=10).transform
+
+
+def test_weight_decay_spares_norm_scales_stacked_or_not_and_named_patterns():
+    params = {
+        "up": jnp.ones((2, 3)),
+        "scale": jnp.ones(3),
+        "stacked": jnp.ones((2, 3)),
+        "table": jnp.ones((2, 2)),
+    }
+    ranks = {"up": 2, "scale": 1, "stacked": 1, "table": 2}
+    decay = optimizer(params, ranks, learning_rate=0.5, weight_decay=0.1, no_decay=("^tab",))
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = decay.update(zero, decay.init(params), params)
+    assert_close(updates, {**zero, "up": jnp.full((2, 3), -0.05)}, atol=1e-7)
+
+
+def test_multipliers_scale_the_learning_rate_of_the_first_pattern_that_matches():
+    params = {"a": {"x": jnp.ones(3), "y": jnp.ones(3)}, "b": jnp.ones(3)}
+    factors = (("a/x", 0.5), ("^a", 0.0))
+    sgd = optimizer(params, name="sgd", learning_rate=1.0, multipliers=factors)
+    updates, _ = sgd.update(params, sgd.init(params), params)
+    want = {"a": {"x": jnp.full(3, -0.5), "y": jnp.zeros(3)}, "b": jnp.full(3, -1.0)}
+    assert_close(updates, want, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("constant", [2, 4, 6, 6, 6, 6]),
+        ("linear", [2, 4, 6, 4.5, 3, 3]),
+        ("cosine", [2, 4, 6, 4.5, 3, 3]),
+        ("wsd", [2, 4, 6, 6, 3, 3]),
+    ],
+)
+def test_schedules_by_name(name, want):
+    schedule = make_schedule(name, 6.0, 12, warmup_steps=2, final_fraction=0.5)
+    got = [float(schedule(step)) for step in (0, 1, 2, 7, 12, 20)]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze": ("embeding",)}, "freeze: 'embeding' matches no parameter"),
+        ({"optimizer__multipliers": (("hat", 0.1),)}, "multipliers: 'hat' matches no parameter"),
+        ({"optimizer__schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"optimizer__warmup_steps": 20}, "warmup_steps=20 leaves nothing"),
+        ({"accumulation": 8, "devices": 8}, "= 1 rows do not divide over the 8 devices"),
+    ],
+)
+def test_mistakes_are_errors_that_name_the_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        steps(0, **fields)
+
+
+def test_loss_that_the_recipe_lacks_is_an_error():
+    config = complete(get_config())
+    config.loss_weights = {"txt": 1.0}
+    mesh = sharding.make_mesh({}, jax.devices()[:1])
+    setup = prepare(config, toy_recipe, mesh)
+    batch = setup.place(next(toy_recipe.inputs(config, "train")))
+    with pytest.raises(ValueError, match=r"'txt'.* not among the losses"):
+        jax.eval_shape(setup.train_step, setup.abstract, batch)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lion", "adafactor", "muon"])
+def test_optimizers_go_by_their_optax_name(name):
+    params = {"w": jnp.ones((4, 4))}
+    transform = optimizer(params, name=name)
+    updates, _ = transform.update(params, transform.init(params), params)
+    assert float(updates["w"].max()) < 0
