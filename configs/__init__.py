@@ -1,0 +1,1 @@
+"""Runs: one file each, `get_config() -> ConfigDict`, numbers and names only."""

@@ -1,0 +1,112 @@
+"""The default run: one small network that reads, answers, draws and edits emoji scenes.
+
+A mixture of transformers as in BAGEL: text and patches meet the weights of `und`, latents those
+of `gen`, and all attend to one another.
+"""
+
+from ml_collections import ConfigDict
+
+TASKS = ("caption", "vqa", "generate", "edit", "layout", "text")
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.recipe = "unified.recipes.ar_flow"
+    config.seed = 0
+    config.compute_dtype = "float32"
+    config.remat = "everything_saveable"
+    config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}
+
+    config.tokenizer = "unified/tokenizers/emoji_bpe.json"
+    config.layout = {
+        "image_position": "shared",  # one RoPE position a picture
+        "lanes": {
+            "text": {
+                "kind": "text",
+                "stream": "und",
+                "view": "text",
+                "tasks": (),  # all
+                "budget": 80,  # tokens a row
+                "losses": 40,  # of them predicted
+            },
+            "vit": {
+                "kind": "patch",
+                "stream": "und",
+                "view": "vit",
+                "tasks": (),
+                "budget": 128,
+                "patch": 8,  # pixels a side
+                "min_side": 64,
+                "max_side": 64,
+            },
+            "vae": {
+                "kind": "latent",
+                "stream": "gen",
+                "view": "vae",
+                "count": 3,  # pictures a row
+                "height": 64,
+                "width": 64,
+                "stride": 8,  # pixels a side of a token
+            },
+        },
+    }
+    config.model = {
+        "vocab_size": 1024,
+        "backbone": {
+            "streams": {
+                "und": {"embed_dim": 192, "mlp_dim": 512},
+                "gen": {"embed_dim": 192, "mlp_dim": 512},
+            },
+            "num_layers": 6,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "head_dim": 48,
+            "shared": "none",
+            "joint": "all",
+            "qk_norm": True,
+            "rope_theta": 10_000.0,
+        },
+        "vision": {
+            "embed_dim": 128,
+            "mlp_dim": 384,
+            "num_layers": 3,
+            "num_heads": 4,
+            "patch": 8,
+            "side": 8,
+        },
+        "autoencoder": {},
+        "timestep_shift": 1.0,
+        "logits_chunk": 4096,
+    }
+    config.load = {"autoencoder": "unified/checkpoints/autoencoder"}
+    config.freeze = ("^autoencoder/",)
+
+    source = "unified.data.emoji.tasks:EmojiSource"
+    config.data = {
+        "train": {"emoji": {"format": source, "split": "train"}},
+        "validation": {
+            task: {"format": source, "split": "validation", "tasks": {task: 1.0}} for task in TASKS
+        },
+        "dropout": {"text": 0.1, "vae": 0.1, "vit": 0.1},  # conditions forgotten, for guidance
+        "lookahead": 64,
+        "threads": 2,
+        "prefetch": 2,
+        "max_bad_records": 100,
+    }
+
+    config.batch_size = 16  # rows
+    config.total_steps = 1000
+    config.loss_weights = {"text": 0.25, "flow": 1.0}
+    config.optimizer = {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "b2": 0.99,
+        "weight_decay": 0.05,
+    }
+    config.ema = {"decay": 0.995, "warmup": True}
+    config.checkpoint = {"every": 500, "keep": 2}
+    config.validation = {"every": 500, "batches": 1, "tasks": TASKS}
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 32}
+    return config

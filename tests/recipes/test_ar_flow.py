@@ -1,0 +1,148 @@
+"""The family of autoregressive text and flow pictures: losses, and what their gradients reach."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import emoji, emoji_dense, emoji_h, emoji_y
+from unified.data.packing import assemble, expand
+from unified.recipes import ar_flow
+from unified.sequence import Batch, Example, Segment
+
+VARIANTS = {"mot": emoji, "dense": emoji_dense, "h": emoji_h, "y": emoji_y}
+
+
+def small(variant="mot", **backbone):
+    """A config of one of the architectures at a size for tests."""
+    config = VARIANTS[variant].get_config()
+    config.batch_size = 2
+    config.data.lookahead = 8
+    config.model.autoencoder = {
+        "encoder_widths": (4, 4, 8),
+        "decoder_widths": (4, 4, 8),
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        "latent_channels": 2,
+        "num_groups": 2,
+        "scale": 1.0,
+        "shift": 0.0,
+    }
+    for widths in config.model.backbone.streams.values():
+        widths.update({"embed_dim": 16, "mlp_dim": 24})
+    config.model.backbone.update({"num_heads": 2, "num_kv_heads": 1, "head_dim": 8, **backbone})
+    config.model.vision.update({"embed_dim": 8, "mlp_dim": 16, "num_layers": 1, "num_heads": 2})
+    return config
+
+
+@pytest.fixture(scope="module")
+def batches():
+    draw = lambda variant: next(ar_flow.inputs(small(variant), "train"))
+    return {variant: draw(variant) for variant in ("mot", "y")}
+
+
+def split(config):
+    return nnx.split(ar_flow.build(config, rngs=nnx.Rngs(0)), nnx.Param)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_counts_are_those_of_the_loss(variant, batches):
+    batch = batches["y" if variant == "y" else "mot"]
+    graph, params = split(small(variant))
+    losses = jax.jit(lambda p: ar_flow.loss(nnx.merge(graph, p), batch, jax.random.key(0)))(params)
+    for name, count in ar_flow.counts(batch).items():
+        assert count > 0
+        assert losses[name][1] == count
+    by_time = [value for name, value in losses.items() if name.startswith("flow/t")]
+    np.testing.assert_allclose(np.sum(by_time, 0), losses["flow"], rtol=1e-5)
+
+
+def test_each_loss_reaches_its_own_parts(batches):
+    """Text and flow both train the joint backbone; neither trains the head of the other."""
+    graph, params = split(small())
+
+    def total(params, name):
+        model = nnx.merge(graph, params)
+        value, count = ar_flow.loss(model, batches["mot"], jax.random.key(0))[name]
+        return value / count
+
+    def reached(name):
+        # The velocity head starts at zero: give it numbers, so that gradients pass.
+        head = params["flow"]["out"]["kernel"]
+        head.set_value(jnp.full(head.get_value().shape, 0.1))
+        grads = nnx.to_pure_dict(jax.jit(jax.grad(total), static_argnums=1)(params, name))
+        norm = lambda tree: float(sum(jnp.abs(x).sum() for x in jax.tree.leaves(tree)))
+        return {part for part, tree in grads.items() if norm(tree) > 0}
+
+    common = {"embedding", "vision", "connector", "latent_in", "timestep", "backbone"}
+    assert reached("flow") == common | {"flow"}
+    # Pictures to draw are hidden from text, and examples that read a picture have no latents.
+    assert reached("text") == common - {"latent_in", "timestep"} | {"language"}
+
+
+def test_loss_is_the_same_whatever_lies_in_padding(batches):
+    graph, params = split(small())
+    batch = batches["mot"]
+    text = batch.lanes["text"]
+    padding = text.tokens.stop == 0
+    assert padding.any()
+    other = dataclasses.replace(text, ids=np.where(padding, 7, text.ids))
+    changed = dataclasses.replace(batch, lanes={**batch.lanes, "text": other})
+    loss = jax.jit(lambda p, b: ar_flow.loss(nnx.merge(graph, p), b, jax.random.key(0)))
+    for name, (value, _) in loss(params, batch).items():
+        np.testing.assert_allclose(value, loss(params, changed)[name][0], rtol=1e-6)
+
+
+def follow(tokens, read):
+    """Tokens as they are after what was read."""
+    clocks = {name: getattr(tokens, name) + read.length for name in ("clock", "start", "stop")}
+    return dataclasses.replace(tokens, **clocks, position=tokens.position + read.position)
+
+
+def test_prefill_and_velocity_agree_with_the_training_pass():
+    """Velocity of a noised picture given its cached context == in one uncached pass."""
+    config = small()
+    model = ar_flow.build(config, rngs=nnx.Rngs(0))
+    kernel = model.flow.out.kernel
+    kernel.set_value(0.1 * jax.random.normal(jax.random.key(1), kernel.shape))
+    layout = model.cfg.layout
+    encode = ar_flow.tokenizer(config).encode
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    context = [Segment(picture, views=("vae", "vit")), Segment("make the apple green")]
+    target = Segment(picture, role="target")
+    whole = assemble([[expand(Example((*context, target)), layout, encode)]], layout)
+
+    noised = jax.random.normal(jax.random.key(2), (1, 64, model.cfg.latent_dim))
+    clean = model.encode(whole.lanes["vae"].pixels)
+    latents = {"vae": clean.at[:, 1].set(noised)}
+    times = {"vae": jnp.array([[0.0, 0.7, 0.0]])}
+    x, tokens, time = model.streams(whole, latents, times)
+    hidden, _ = model.backbone(x, tokens, time=time)
+    want = model.velocity(model.lanes(hidden, whole)["vae"], 3)[:, 1]
+
+    read = expand(Example(tuple(context)), layout, encode)
+    cache = ar_flow.prefill(model, assemble([[read]], layout, open_end=True), {})
+    block = expand(Example((target,)), layout, encode)
+    after = lambda lane: dataclasses.replace(lane, tokens=follow(lane.tokens, read))
+    row = {name: jax.tree.map(lambda a: a[None], after(lane)) for name, lane in block.lanes.items()}
+    got = ar_flow.velocity(model, cache, Batch(row), noised, jnp.float32(0.7))
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.model.backbone.update(num_kv_heads=3, num_heads=4), "num_kv_heads"),
+        (lambda c: c.layout.lanes.vae.update(stream="images"), "stream 'images'"),
+        (lambda c: c.layout.lanes.vae.update(stride=6), "stride 6"),
+        (lambda c: c.layout.lanes.vit.update(patch=16), "patches of 16"),
+    ],
+)
+def test_impossible_numbers_are_refused(change, message):
+    config = small()
+    change(config)
+    with pytest.raises(ValueError, match=message):
+        ar_flow.parse(config)

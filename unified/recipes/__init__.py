@@ -1,0 +1,1 @@
+"""Recipes: one module per family of models, each with build, loss, counts, inputs and evaluate."""

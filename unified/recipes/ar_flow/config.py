@@ -1,0 +1,116 @@
+"""The configuration tree of a run -> frozen dataclasses that the modules take."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from unified.backbone import BackboneConfig
+from unified.interop import release
+from unified.sequence import LatentLane, Layout, PatchLane, TextLane
+from unified.tokenizers.autoencoder import AutoencoderConfig
+from unified.tokenizers.text import TextTokenizer
+from unified.tokenizers.vision import VisionConfig
+
+LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
+
+
+@dataclasses.dataclass(frozen=True)
+class ARFlowConfig:
+    """`chunk`: rows of logits that exist at a time; `dtype`: of activations (weights: float32)."""
+
+    layout: Layout
+    backbone: BackboneConfig
+    vision: VisionConfig
+    autoencoder: AutoencoderConfig
+    vocab_size: int
+    timestep_shift: float = 1.0
+    chunk: int = 4096
+    remat: str = "nothing_saveable"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for lane in self.layout.lanes:
+            if lane.stream not in self.backbone.streams:
+                raise ValueError(
+                    f"lane {lane.name!r} is in stream {lane.stream!r}; config.model.backbone has "
+                    f"the streams {sorted(self.backbone.streams)}"
+                )
+            if isinstance(lane, LatentLane) and lane.stride % self.autoencoder.stride:
+                raise ValueError(
+                    f"lane {lane.name!r}: stride {lane.stride} is not a multiple of the "
+                    f"autoencoder's {self.autoencoder.stride} pixels"
+                )
+            if isinstance(lane, PatchLane) and lane.patch != self.vision.patch:
+                raise ValueError(
+                    f"lane {lane.name!r} has patches of {lane.patch} pixels, config.model.vision "
+                    f"of {self.vision.patch}"
+                )
+        for kind in LANES.values():
+            self.width(kind)
+
+    @property
+    def latent_patch(self) -> int:
+        """Latent places a side of one token."""
+        strides = {lane.stride for lane in self.layout.lanes if isinstance(lane, LatentLane)}
+        if len(strides) != 1:
+            raise ValueError(f"latent lanes need one stride, found {sorted(strides)}")
+        return strides.pop() // self.autoencoder.stride
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in one latent token."""
+        return self.latent_patch**2 * self.autoencoder.latent_channels
+
+    def width(self, kind: type) -> int:
+        """The embedding width of all lanes of a kind: their streams must agree on one."""
+        streams = {lane.stream for lane in self.layout.lanes if isinstance(lane, kind)}
+        widths = {self.backbone.streams[s].embed_dim for s in streams}
+        if len(widths) != 1:
+            raise ValueError(
+                f"{kind.__name__}s are in streams {sorted(streams)} of widths {sorted(widths)}: "
+                "config.layout needs at least one, and all in streams of equal embed_dim"
+            )
+        return widths.pop()
+
+
+def parse(config: Mapping[str, Any]) -> ARFlowConfig:
+    """The one place where the configuration tree is read for the model."""
+    model = config["model"]
+    return ARFlowConfig(
+        layout=layout(config),
+        backbone=BackboneConfig(**model["backbone"]),
+        vision=VisionConfig(**model["vision"]),
+        autoencoder=AutoencoderConfig(**model["autoencoder"]),
+        vocab_size=model["vocab_size"],
+        timestep_shift=model["timestep_shift"],
+        chunk=model["logits_chunk"],
+        remat=config["remat"],
+        dtype=config["compute_dtype"],
+    )
+
+
+def layout(config: Mapping[str, Any]) -> Layout:
+    """Lanes and budgets, with the ids of the tokenizer's marks."""
+    marks = tokenizer(config)
+    spec = config["layout"]
+    lanes = []
+    for name, fields in spec["lanes"].items():
+        fields = dict(fields)
+        kind = fields.pop("kind")
+        if kind not in LANES:
+            raise ValueError(f"lane {name!r}: unknown kind {kind!r}; choose one of {sorted(LANES)}")
+        fields["tasks"] = tuple(fields.get("tasks", ()))
+        lanes.append(LANES[kind](name=name, **fields))
+    return Layout(
+        tuple(lanes),
+        begin_text=marks.begin_text,
+        end_text=marks.end_text,
+        begin_image=marks.begin_image,
+        end_image=marks.end_image,
+        image_position=spec["image_position"],
+    )
+
+
+def tokenizer(config: Mapping[str, Any]) -> TextTokenizer:
+    """The text tokenizer of a run: a path, or a place in this package."""
+    return TextTokenizer(release.resolve(config["tokenizer"]))

@@ -1,0 +1,120 @@
+"""Building, losses, input and evaluation of the family."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from unified.data.pipeline import Pipeline
+from unified.data.sources import open_source
+from unified.processes import autoregressive, rectified_flow
+from unified.recipes.ar_flow.config import layout, parse, tokenizer
+from unified.recipes.ar_flow.model import ARFlow, ByName
+from unified.sequence import Batch, LatentTokens, TextTokens
+
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> ARFlow:
+    """The model of a config. Raises ValueError where its numbers do not fit together."""
+    return ARFlow(parse(config), rngs=rngs)
+
+
+def loss(model: ARFlow, batch: Batch, key: jax.Array) -> Sums:
+    """Sums and counts: `text` (nats a token), `flow` (squared error a latent token, mean over its
+    numbers), and `flow/t<lo>-<hi>`, the same by flow time."""
+    latents, times, targets = corrupt(model, batch, key)
+    x, tokens, time = model.streams(batch, latents, times)
+    hidden, _ = model.backbone(x, tokens, time=time, remat=model.cfg.remat)
+    total: Sums = {}
+    for name, h in model.lanes(hidden, batch).items():
+        lane = batch.lanes[name]
+        if isinstance(lane, TextTokens):
+            terms = text_loss(model, h, lane)
+        elif isinstance(lane, LatentTokens):
+            terms = flow_loss(model, h, lane, targets[name], times[name])
+        else:
+            continue
+        for term, sums in terms.items():
+            total[term] = jax.tree.map(jnp.add, total[term], sums) if term in total else sums
+    return total
+
+
+def corrupt(model: ARFlow, batch: Batch, key: jax.Array) -> tuple[ByName, ByName, ByName]:
+    """By latent lane: noised latents, flow times and target velocities. Context stays clean."""
+    latents, times, targets = {}, {}, {}
+    for i, (name, lane) in enumerate(sorted(batch.lanes.items())):
+        if isinstance(lane, LatentTokens):
+            keys = jax.random.split(jax.random.fold_in(key, i), 3)
+            clean = jax.lax.stop_gradient(model.encode(lane.pixels, keys[0]))
+            drawn = rectified_flow.times(keys[1], lane.noised.shape, model.cfg.timestep_shift)
+            times[name] = jnp.where(lane.noised, drawn, 0.0)
+            latents[name], targets[name] = rectified_flow.corrupt(keys[2], clean, times[name])
+    return latents, times, targets
+
+
+def text_loss(model: ARFlow, hidden: jax.Array, lane: TextTokens) -> Sums:
+    """Next-token loss; logits are computed for the predicting tokens alone."""
+    hidden = jnp.take_along_axis(hidden, lane.loss_index[..., None], axis=1)
+    flat = rearrange(hidden, "B m D -> (B m) D")
+    target, weight = lane.loss_target.ravel(), lane.loss_weight.ravel()
+    return {
+        "text": autoregressive.loss(model.language, flat, target, weight, chunk=model.cfg.chunk)
+    }
+
+
+def flow_loss(model: ARFlow, hidden, lane: LatentTokens, target, time) -> Sums:
+    """Velocity loss of the noised pictures, whole and by flow time."""
+    velocity = model.velocity(hidden, lane.noised.shape[1])
+    args = (velocity, target, lane.noised & lane.valid)
+    by_time = rectified_flow.loss_by_time(*args, time)
+    return {"flow": rectified_flow.loss(*args)} | {f"flow/{t}": v for t, v in by_time.items()}
+
+
+def counts(batch: Batch) -> dict[str, jax.Array]:
+    """The counts that `loss` returns for its objectives, from the batch alone."""
+    text = [x.loss_weight.sum() for x in batch.lanes.values() if isinstance(x, TextTokens)]
+    flow = [
+        (x.noised & x.valid).sum() * (x.tokens.clock.shape[-1] // x.noised.shape[-1])
+        for x in batch.lanes.values()
+        if isinstance(x, LatentTokens)
+    ]
+    return {"text": sum(text, jnp.float32(0)), "flow": sum(flow, jnp.float32(0))}
+
+
+def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pipeline:
+    """Packed batches of `config.data[split]`: its sources by name, or the one named `task`."""
+    data = config["data"]
+    sources = {name: dict(spec) for name, spec in data[split].items()}
+    if task is not None:
+        if task not in sources:
+            raise ValueError(f"no source {task!r} in config.data.{split}: {sorted(sources)}")
+        sources = {task: sources[task]}
+    weights = [spec.pop("weight", 1.0) for spec in sources.values()]
+    return Pipeline(
+        [open_source(spec) for spec in sources.values()],
+        layout(config),
+        tokenizer(config).encode,
+        weights=weights,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        dropout=dict(data["dropout"]) if split == "train" else None,
+        lookahead=data["lookahead"],
+        threads=data["threads"],
+        prefetch=data["prefetch"],
+        max_bad_records=data["max_bad_records"],
+    )
+
+
+def evaluate(model: ARFlow, config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
+    """Runs the benchmark that the config names; it writes its pictures and tables to `folder`."""
+    from unified.inference import Assistant  # which imports recipes
+
+    options = dict(config["benchmark"])
+    benchmark = importlib.import_module(options.pop("module"))
+    return benchmark.run(Assistant(model, config), Path(folder), **options)

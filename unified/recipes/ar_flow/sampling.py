@@ -1,0 +1,54 @@
+"""What generation needs of the model: read a context, say the next token, predict a velocity.
+
+`B` rows (requests, then their guidance contexts), `T` tokens, `P` numbers of a latent token.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from unified.backbone import Cache
+from unified.recipes.ar_flow.model import ARFlow
+from unified.sequence import Batch, LatentTokens, Tokens
+
+
+def prefill(model: ARFlow, batch: Batch, room: Mapping[str, int]) -> Cache:
+    """The keys of a context, all of it clean, with `room[stream]` free slots behind them."""
+    latents, times = {}, {}
+    for name, lane in batch.lanes.items():
+        if isinstance(lane, LatentTokens):
+            latents[name] = model.encode(lane.pixels)
+            times[name] = jnp.zeros(lane.noised.shape)
+    x, tokens, time = model.streams(batch, latents, times)
+    _, keys = model.backbone(x, tokens, time=time, return_keys=True)
+    rows = next(iter(x.values())).shape[0]
+    slots = {s: x_s.shape[1] + room.get(s, 0) for s, x_s in x.items()}
+    cache = Cache.empty(model.cfg.backbone, rows, slots, jnp.dtype(model.cfg.dtype))
+    return cache.append(keys, tokens, 0, time)
+
+
+def decode_text(
+    model: ARFlow, cache: Cache, ids: jax.Array, tokens: Tokens, slot, *, lane: str = "text"
+) -> tuple[jax.Array, Cache]:
+    """Appends text tokens `ids` [B T] at `slot` of their stream: logits [B V] of the next one."""
+    stream = model.cfg.layout[lane].stream
+    x, tokens = {stream: model.embed_text(ids)}, {stream: tokens}
+    hidden, keys = model.backbone(x, tokens, cache=cache, return_keys=True)
+    logits = model.language(hidden[stream][:, -1]).astype(jnp.float32)
+    return logits, cache.append(keys, tokens, slot)
+
+
+def velocity(
+    model: ARFlow, cache: Cache, block: Batch, latents: jax.Array, time: jax.Array
+) -> jax.Array:
+    """Velocity [B T P] of one noised picture a row at flow time [] or [B], given its context.
+
+    `block` is the picture as the packer lays it out: its marks in the text lane, its tokens in one
+    latent lane. Nothing is added to the cache.
+    """
+    name = next(n for n, lane in block.lanes.items() if isinstance(lane, LatentTokens))
+    times = {name: jnp.broadcast_to(time, latents.shape[:1])[:, None]}
+    x, tokens, token_time = model.streams(block, {name: latents[:, None]}, times)
+    hidden, _ = model.backbone(x, tokens, time=token_time, cache=cache)
+    return model.velocity(model.lanes(hidden, block)[name], 1)[:, 0]

@@ -1,0 +1,246 @@
+"""Training a KL autoencoder of pictures: reconstruction, edges, and a little KL.
+
+A batch is packed as for any model, one picture a row, so every source of the library serves; of
+an example with several pictures, one is taken.
+
+`B` pictures, `H W` pixels, `h w C` latents.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from unified.data.image import fit_latent
+from unified.data.pipeline import Pipeline
+from unified.data.sources import BadRecord, Source, open_source
+from unified.evaluation import metric, report
+from unified.evaluation.card import Card, Section
+from unified.evaluation.reconstruction import psnr, ssim
+from unified.sequence import Batch, Example, LatentLane, Layout, TextLane
+from unified.tokenizers.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    kl_divergence,
+    sample,
+)
+
+LANE = "vae"
+SCALES = 3  # of the edge loss: full, half and quarter size
+NOISE = (0.1, 0.3)  # deviations of the noise on normalised latents that `evaluate` tries
+CHUNK = 32  # pictures at a time in `evaluate`
+
+
+def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
+    return Autoencoder(AutoencoderConfig(**config["model"]), rngs=rngs)
+
+
+def loss(model: Autoencoder, batch: Batch, key: jax.Array) -> dict[str, tuple[Array, Array]]:
+    """Sums over pictures, and their number; pixels are in [-1, 1].
+
+    `l1`, `mse`: of a pixel. `edges`: L1 of the differences of neighbouring pixels, over `SCALES`
+    sizes; it asks for sharpness as a perceptual loss does, without weights from elsewhere. `kl`:
+    nats a latent. `noise`: posterior deviation, reported.
+    """
+    pixels = to_float(batch.lanes[LANE].pixels[:, 0])
+    mean, logvar = model.encode(pixels)
+    error = model.decode(sample(key, mean, logvar)) - pixels
+    error = error.astype(jnp.float32)
+    terms = {
+        "l1": jnp.abs(error),
+        "mse": jnp.square(error),
+        "kl": kl_divergence(mean, logvar),
+        "noise": jnp.exp(0.5 * logvar),
+    }
+    sums = {name: term.mean(axis=(1, 2, 3)).sum() for name, term in terms.items()}
+    sums["edges"] = edges(error).sum()
+    number = jnp.float32(pixels.shape[0])
+    return {name: (total, number) for name, total in sums.items()}
+
+
+def edges(error: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
+    """Mean size of horizontal plus vertical differences, summed over sizes halved each time."""
+    total = jnp.zeros(error.shape[0])
+    for scale in range(SCALES):
+        if scale:
+            B, H, W, C = error.shape
+            error = error.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+        for axis in (1, 2):
+            total += jnp.abs(jnp.diff(error, axis=axis)).mean(axis=(1, 2, 3))
+    return total
+
+
+def counts(batch: Batch) -> dict[str, Array]:
+    number = jnp.float32(batch.lanes[LANE].pixels.shape[0])
+    return dict.fromkeys(("l1", "mse", "edges", "kl"), number)
+
+
+def to_float(pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """uint8 -> [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(pixels: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
+    """[-1, 1] -> uint8, rounded."""
+    return jnp.round(jnp.clip(pixels + 1, 0, 2) * 127.5).astype(jnp.uint8)
+
+
+# Input.
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePicture:
+    """The examples of a source, each as one of its pictures, to be reconstructed."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example | BadRecord:
+        example = self.source[index]
+        if isinstance(example, BadRecord):
+            return example
+        pictures = [segment for segment in example.segments if segment.modality == "image"]
+        if not pictures:
+            return BadRecord(example.origin, "no picture in this example")
+        chosen = dataclasses.replace(pictures[index % len(pictures)], role="target")
+        return dataclasses.replace(example, segments=(chosen,))
+
+
+def lane(config: Mapping[str, Any]) -> LatentLane:
+    side = config["data"]["side"]
+    stride = AutoencoderConfig(**config["model"]).stride
+    return LatentLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
+
+
+def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pipeline:
+    """Batches of `config.data[split]`: its sources by name, or the one named `task`."""
+    data = config["data"]
+    sources = {name: dict(spec) for name, spec in data[split].items()}
+    if task is not None:
+        sources = {task: sources[task]}
+    weights = [spec.pop("weight", 1.0) for spec in sources.values()]
+    marks = TextLane("text", "und", "text", budget=2)  # the picture's begin and end
+    return Pipeline(
+        [OnePicture(open_source(spec)) for spec in sources.values()],
+        Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3),
+        encode=lambda text: (),
+        weights=weights,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        lookahead=1,
+        threads=data["threads"],
+        prefetch=data["prefetch"],
+        max_bad_records=data["max_bad_records"],
+    )
+
+
+def take(config: Mapping[str, Any], spec: Mapping[str, Any], n: int) -> UInt8[np.ndarray, "N H W 3"]:
+    """The first `n` good pictures of a source."""
+    source, found = OnePicture(open_source(spec)), []
+    for i in range(len(source)):
+        example = source[i]
+        if not isinstance(example, BadRecord):
+            found.append(fit_latent(example.segments[0].content, lane(config)))
+        if len(found) == n:
+            break
+    return np.stack(found)
+
+
+# Evaluation.
+
+
+def evaluate(model: Autoencoder, config: Mapping[str, Any], folder: str | Path) -> metric.Metrics:
+    """PSNR and SSIM of `config.data.evaluation`, each source alone and all together, from the mean
+    of the posterior; the same after noise on normalised latents; statistics of the latents.
+    """
+    model = normalised(model, statistics(model, config))
+    n = config["data"]["examples"]
+    groups = {k: take(config, spec, n) for k, spec in config["data"]["evaluation"].items()}
+    metrics: metric.Metrics = {}
+    sections, again = [], {}
+    for name, pictures in groups.items():
+        again[name] = reconstruct(model, pictures)
+        metrics |= compare(f"{name}/reconstruction", pictures, again[name])
+        for noise in NOISE:
+            noisy = reconstruct(model, pictures, noise)
+            metrics |= compare(f"{name}/latent noise {noise}", pictures, noisy)
+        sections.append(Section(name, cards(pictures, again[name])))
+    whole = [np.concatenate([x[name] for name in groups]) for x in (groups, again)]
+    metrics |= compare("all/reconstruction", *whole)
+    scale, shift = np.array(model.cfg.scale), np.array(model.cfg.shift)
+    metrics |= {"all/latents/scale": float(scale), "all/latents/shift": float(shift)}
+    report.write(folder, metrics, sections, "Autoencoder")
+    return metrics
+
+
+def statistics(model: Autoencoder, config: Mapping[str, Any]) -> dict[str, float]:
+    """`scale` and `shift` that give latents of training pictures mean 0 and variance 1."""
+    pictures = [
+        take(config, {k: v for k, v in spec.items() if k != "weight"}, config["data"]["examples"])
+        for spec in config["data"]["train"].values()
+    ]
+    latents = encode(model, np.concatenate(pictures))
+    return {"scale": float(1 / latents.std()), "shift": float(latents.mean())}
+
+
+def normalised(model: Autoencoder, values: Mapping[str, float]) -> Autoencoder:
+    """The same weights with another normalisation of the latents."""
+    graphdef, params = nnx.split(model)
+    model = nnx.merge(graphdef, params)
+    model.cfg = dataclasses.replace(model.cfg, **values)
+    return model
+
+
+def encode(model: Autoencoder, pictures: np.ndarray) -> np.ndarray:
+    """Latents sampled from the posterior, not normalised, `[N h w C]`."""
+    graphdef, params = nnx.split(model)
+
+    @jax.jit
+    def run(params, pixels, key):
+        mean, logvar = nnx.merge(graphdef, params).encode(to_float(pixels))
+        return sample(key, mean, logvar)
+
+    parts = [
+        np.asarray(run(params, pictures[i : i + CHUNK], jax.random.key(i)))
+        for i in range(0, len(pictures), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def reconstruct(model: Autoencoder, pictures: np.ndarray, noise: float = 0.0) -> np.ndarray:
+    """uint8 `[N H W 3]` -> the same through the autoencoder; `noise` on normalised latents."""
+    graphdef, params = nnx.split(model)
+
+    @jax.jit
+    def run(params, pixels, key):
+        model = nnx.merge(graphdef, params)
+        latents = model.latents(to_float(pixels))
+        latents += noise * jax.random.normal(key, latents.shape)
+        return to_uint8(model.pixels(latents))
+
+    parts = [
+        np.asarray(run(params, pictures[i : i + CHUNK], jax.random.key(i)))
+        for i in range(0, len(pictures), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def compare(name: str, pictures: np.ndarray, again: np.ndarray) -> metric.Metrics:
+    metrics = metric.mean(f"{name}/psnr", map(float, psnr(pictures, again)))
+    return metrics | metric.mean(f"{name}/ssim", map(float, ssim(pictures, again)))
+
+
+def cards(pictures: np.ndarray, again: np.ndarray) -> Sequence[Card]:
+    """Pictures beside their reconstructions."""
+    pairs = zip(pictures, again, psnr(pictures, again), strict=True)
+    return tuple(
+        Card((("picture", p), ("again", q), ("PSNR", f"{value:.1f} dB"))) for p, q, value in pairs
+    )
