@@ -12,7 +12,7 @@ from unified.data.emoji.scene import Scene, render
 from unified.data.emoji.sprites import concepts
 from unified.data.emoji.tasks import Truth
 from unified.data.emoji.vocabulary import BACKGROUNDS
-from unified.evaluation.judge import Verdict
+from unified.evaluation.judge import Verdict, known
 
 RIVALS = 99  # other concepts that a drawing could be taken for
 CELLS = 16  # cells a side by whose mean colours pictures are compared
@@ -41,7 +41,7 @@ def judge_drawing(truth: Truth, pixels: np.ndarray) -> Verdict:
     An edit is judged among the icon as it was, its siblings and their styles: who changes nothing
     is nearest to what was. `all` asks for the background too.
     """
-    after = truth.after
+    after = known(truth.after)
     options = _rivals(truth) if truth.before is None else _family(truth.before)
     options = [after, *(option for option in options if option != after)]
     best = options[nearest(pixels, options)]
@@ -66,7 +66,8 @@ def _cells(pixels: np.ndarray) -> np.ndarray:
 
 def _rivals(truth: Truth) -> list[Scene]:
     """Other concepts in the style of the true one: its skin tones and siblings, and 99 more."""
-    scene, (thing,) = truth.after, truth.after.things
+    scene = known(truth.after)
+    (thing,) = scene.things
     base = icons.of(scene).base
     pool = [c.id for held_out in (False, True) for c in icons.pool(held_out)[0] if c.base != base]
     pool = [id for id in pool if thing.style in concepts()[id].styles]

@@ -27,8 +27,9 @@ class Verdict:
     seen: str = ""
 
     @property
-    def is_correct(self) -> bool:
-        return bool(self.measures["all"])
+    def is_correct(self) -> bool | None:
+        """The strict measure, None where there is none."""
+        return bool(self.measures["all"]) if "all" in self.measures else None
 
     @property
     def reason(self) -> str:
@@ -51,7 +52,7 @@ def judge_caption(truth: Truth, text: str) -> Verdict:
     except ValueError:
         wrong = ("objects", "count", "colour", "binding", "all")
         return Verdict(dict.fromkeys(wrong, False) | words, "no sentence about a scene")
-    return Verdict(agreement(told, truth.before) | words)
+    return Verdict(agreement(told, known(truth.before)) | words)
 
 
 def judge_scene(truth: Truth, drawn: Scene) -> Verdict:
@@ -66,9 +67,9 @@ def judge_layout(truth: Truth, drawn: Scene) -> Verdict:
     found = [(name_of(thing), thing.box) for thing in drawn.things]
     ious = [score for _, score in assign(wanted, found)]
     facts = agreement(told, drawn)
-    placed = {"boxes": min(ious) >= SAME_PLACE, "iou": sum(ious) / len(ious)}
-    facts["all"] = facts["all"] and placed["boxes"]
-    return Verdict(facts | placed, summary(drawn))
+    facts["boxes"] = min(ious) >= SAME_PLACE
+    facts["all"] = facts["all"] and facts["boxes"]
+    return Verdict(facts | {"iou": sum(ious) / len(ious)}, summary(drawn))
 
 
 def agreement(told: Facts, scene: Scene) -> dict[str, bool]:
@@ -79,7 +80,8 @@ def agreement(told: Facts, scene: Scene) -> dict[str, bool]:
     relation is told. `all`: the exact groups, the relations and the background; not the style,
     which at 18 pixels cannot always be told.
     """
-    told_nouns, nouns = collections.Counter(), collections.Counter()
+    told_nouns: collections.Counter[str] = collections.Counter()
+    nouns: collections.Counter[str] = collections.Counter()
     for group in told.groups:
         told_nouns[group.noun] += group.count
     shown = members(scene)
@@ -105,8 +107,8 @@ def agreement(told: Facts, scene: Scene) -> dict[str, bool]:
 def _holds(groups: Sequence[Group], at: int, name: str, shown: Mapping[Group, list]) -> bool:
     """Whether things of group `at` lie in direction `name` of those of the group after it."""
     things = {(g.noun, g.colour): things for g, things in shown.items()}
-    a, b = (things.get((g.noun, g.colour)) for g in groups[at : at + 2])
-    return bool(a and b) and relation_of_groups(a, b, margin=0) == name
+    a, b = (things.get((g.noun, g.colour), ()) for g in groups[at : at + 2])
+    return relation_of_groups(a, b, margin=0) == name
 
 
 def judge_edit(truth: Truth, drawn: Scene) -> Verdict:
@@ -115,7 +117,7 @@ def judge_edit(truth: Truth, drawn: Scene) -> Verdict:
     As it was means: the same objects in the same colours at the same places, nothing else, and the
     background.
     """
-    after = truth.after
+    after = known(truth.after)
     kept = [thing for thing in after.things if _was_there(thing, truth)]
     new = [thing for thing in after.things if thing not in kept]
     wanted, found = ([(name_of(t), t.box) for t in ts] for ts in ([*kept, *new], drawn.things))
@@ -125,8 +127,9 @@ def judge_edit(truth: Truth, drawn: Scene) -> Verdict:
         and len(found) == len(wanted)
         and (truth.kind == "background" or drawn.background == after.background)
     )
-    made = [drawn.things[i] if i >= 0 else None for i, _ in pairs[len(kept) :]]
-    changed = None not in made and _is_done(truth, drawn, list(zip(new, made, strict=True)))
+    places = [i for i, _ in pairs[len(kept) :]]
+    made = [(want, drawn.things[i]) for want, i in zip(new, places, strict=True) if i >= 0]
+    changed = len(made) == len(new) and _is_done(truth, drawn, made)
     done = changed and unchanged
     measures = {"changed": changed, "unchanged": unchanged, truth.kind: done, "all": done}
     return Verdict(measures, summary(drawn))
@@ -134,14 +137,14 @@ def judge_edit(truth: Truth, drawn: Scene) -> Verdict:
 
 def _was_there(thing: Thing, truth: Truth) -> bool:
     """Whether a thing is as it was before the edit, but for its style in an edit of the style."""
-    old = {(name_of(t), t.spot): t.style for t in truth.before.things}
+    old = {(name_of(t), t.spot): t.style for t in known(truth.before).things}
     style = old.get((name_of(thing), thing.spot))
     return style is not None and (truth.kind == "style" or style == thing.style)
 
 
 def _is_done(truth: Truth, drawn: Scene, made: Sequence[tuple[Thing, Thing]]) -> bool:
     """Whether an instruction is carried out; `made` are the new things, as wanted and as drawn."""
-    before, after, side = truth.before, truth.after, drawn.side
+    before, after, side = known(truth.before), known(truth.after), drawn.side
     same_place = lambda a, b: iou(a.box, b.box) >= SAME_PLACE
     match truth.kind:
         case "background":
@@ -172,7 +175,7 @@ def _anchor(truth: Truth) -> tuple[Thing, str] | None:
     if not told:
         return None
     group = language.read_group(f"a {told[2]}")
-    alike = [t for t in truth.before.things if BY_ID[t.id].singular == group.noun]
+    alike = [t for t in known(truth.before).things if BY_ID[t.id].singular == group.noun]
     named = [t for t in alike if t.colour == group.colour]
     return (named or alike)[0], _RELATIONS[told[1]]
 
@@ -195,6 +198,12 @@ def assign(wanted: Sequence[tuple], found: Sequence[tuple]) -> list[tuple[int, f
             chosen[i] = (j, score)
             taken.add(j)
     return chosen
+
+
+def known(scene: Scene | None) -> Scene:
+    """A scene that this kind of example has."""
+    assert scene is not None
+    return scene
 
 
 def style_of(scene: Scene) -> str | None:

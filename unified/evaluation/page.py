@@ -111,7 +111,8 @@ def _card(card: Card) -> str:
     texts = "".join(f"<dt>{_safe(label)}</dt><dd>{_safe(text)}</dd>" for label, text in card.texts)
     reason = f'<div class="reason">{_safe(card.reason)}</div>' if card.reason else ""
     pictures = f'<div class="pictures">{figures}</div>' if figures else ""
-    return f'<div class="card{verdict}">{pictures}<dl>{texts}</dl>{reason}</div>'
+    texts = f"<dl>{texts}</dl>" if texts else ""
+    return f'<div class="card{verdict}">{pictures}{texts}{reason}</div>'
 
 
 def _embedded(pixels: np.ndarray) -> str:

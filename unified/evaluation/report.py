@@ -20,12 +20,12 @@ def write(
     title: str = "Evaluation",
 ) -> None:
     """Writes `metrics.json`, `samples.png` (if there are sections) and `report.html`."""
-    folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).write_text(json.dumps(dict(metrics), indent=1) + "\n")
-    (folder / PAGE).write_text(page.build(title, metrics, sections))
+    place = epath.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / METRICS).write_text(json.dumps(dict(metrics), indent=1) + "\n")
+    (place / PAGE).write_text(page.build(title, metrics, sections))
     if any(section.cards for section in sections):
-        with (folder / SHEET).open("wb") as file:
+        with (place / SHEET).open("wb") as file:
             sheet.draw(title, sections).save(file, "PNG")
 
 

@@ -1,0 +1,245 @@
+"""Everything asked of a model of emoji scenes: to describe, answer, draw, edit and reconstruct.
+
+Each task is measured on examples of its own of every split, scenes and icons apart. Beside each
+rate stands what is reached without looking: by always giving the commonest answer, another
+example's sentence or picture, or, to an edit, the picture as it was.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from unified.data.emoji.holdout import Split
+from unified.data.emoji.parser import parse
+from unified.data.emoji.scene import Scene, render
+from unified.data.emoji.tasks import TASKS, EmojiSource, Truth, to_example
+from unified.evaluation import icon, judge, report
+from unified.evaluation.card import Card, Section
+from unified.evaluation.judge import Verdict
+from unified.evaluation.metric import Metrics, mean, rate
+from unified.evaluation.reconstruction import psnr, ssim
+from unified.sequence import Segment
+
+OPEN_KINDS = ("tags", "definition")  # text of which many versions are right
+BLIND_EXAMPLES = 1000  # for the scores of those who do not look, where they cost little
+EXACT = 100.0  # dB that stand for a picture without any error
+TITLES = {
+    "caption": "Describe",
+    "vqa": "Answer",
+    "text": "Answer from words alone",
+    "generate": "Draw from words",
+    "layout": "Draw from boxes",
+    "edit": "Edit",
+}
+
+
+class Model(Protocol):
+    """What is evaluated. Pictures are uint8 `[H W 3]`; a request is what an example lets read."""
+
+    def answer(self, requests: Sequence[Sequence[Segment]], *, task: str) -> Sequence[str]: ...
+
+    def draw(
+        self, requests: Sequence[Sequence[Segment]], *, seeds: Sequence[int], task: str
+    ) -> Sequence[np.ndarray]: ...
+
+    def reconstruct(self, pictures: np.ndarray) -> np.ndarray:
+        """[n H W 3] through the model's own tokens of pictures and back."""
+
+
+Output = Any  # text; a scene or pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One task on scenes or on icons. `judge` takes text, a parsed scene, or pixels of an icon."""
+
+    task: str
+    icons: bool
+    judge: Callable[[Truth, Output], Verdict]
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} icons" if self.icons else self.task
+
+    @property
+    def draws(self) -> bool:
+        return self.task in ("generate", "layout", "edit")
+
+
+SUITES = (
+    Suite("caption", False, judge.judge_caption),
+    Suite("vqa", False, judge.judge_answer),
+    Suite("generate", False, judge.judge_scene),
+    Suite("edit", False, judge.judge_edit),
+    Suite("layout", False, judge.judge_layout),
+    Suite("text", False, judge.judge_answer),
+    Suite("caption", True, icon.judge_caption),
+    Suite("vqa", True, judge.judge_answer),
+    Suite("generate", True, icon.judge_drawing),
+    Suite("edit", True, icon.judge_drawing),
+)
+
+
+def run(
+    model: Model,
+    folder: str | os.PathLike[str],
+    *,
+    examples_per_task: int = 64,
+    seed: int = 0,
+    splits: Sequence[Split] = ("validation", "heldout"),
+    tasks: Sequence[str] = (*TASKS, "reconstruction"),
+    icons: bool = True,
+    size: int = 64,
+    shown: int = 24,
+    title: str = "Emoji scenes",
+    extra: Mapping[str, float] | None = None,
+) -> Metrics:
+    """Measures `model` and writes `metrics.json`, `samples.png` and `report.html` into `folder`.
+
+    `icons`: single pictures of any concept too, in the splits that have them. `size`: side of
+    pictures in pixels. `shown`: examples of each task on the page. `extra`: metrics measured
+    elsewhere (losses), reported with the others. Metrics are named `split/task/measure`.
+    """
+    metrics: Metrics = {}
+    sections: list[Section] = []
+    for split in splits:
+        for suite in SUITES:
+            if suite.task not in tasks or not has(split, suite, icons):
+                continue
+            found, cards = measure(model, suite, split, examples_per_task, seed, size)
+            metrics |= found
+            name = f"{TITLES[suite.task]}: {'icons, ' * suite.icons}{split}"
+            sections.append(Section(name, tuple(cards[:shown])))
+        if "reconstruction" in tasks:
+            found, cards = reconstruct(model, split, examples_per_task, seed, size)
+            metrics |= found
+            sections.append(Section(f"Reconstruct: {split}", tuple(cards[:shown])))
+    metrics |= extra or {}
+    report.write(folder, metrics, sections, title)
+    return metrics
+
+
+def has(split: Split, suite: Suite, icons: bool) -> bool:
+    """Whether a split has examples of a suite: held-out pairs are of scenes, concepts of icons."""
+    if suite.icons:
+        return icons and split != "heldout"
+    return split != "concepts"
+
+
+def measure(
+    model: Model, suite: Suite, split: Split, n: int, seed: int, size: int
+) -> tuple[Metrics, list[Card]]:
+    """Asks for `n` examples of a task, and judges what comes back."""
+    many = n if suite.icons and suite.draws else max(n, BLIND_EXAMPLES)  # an icon costs a rendering
+    known = truths(suite, split, many, seed, size)
+    asked = known[:n]
+    requests = [[s for s in to_example(t).segments if s.role == "context"] for t in asked]
+    outputs: list[Output] = (
+        list(model.draw(requests, seeds=range(seed, seed + n), task=suite.task))
+        if suite.draws
+        else list(model.answer(requests, task=suite.task))
+    )
+    read = [parse(o).scene if suite.draws and not suite.icons else o for o in outputs]
+    verdicts = [suite.judge(t, o) for t, o in zip(asked, read, strict=True)]
+    blind = [suite.judge(t, o) for t, o in zip(known, guesses(suite, known), strict=True)]
+    cards = [_card(t, o, v) for t, o, v in zip(asked, outputs, verdicts, strict=True)]
+    return collect(f"{split}/{suite.name}", verdicts, blind), cards
+
+
+def truths(suite: Suite, split: Split, n: int, seed: int, size: int) -> list[Truth]:
+    """The first `n` examples that have one right answer."""
+    share = 1.0 if suite.icons else 0.0
+    source = EmojiSource(split, {suite.task: 1.0}, seed=seed, size=size, icons=share)
+    found: list[Truth] = []
+    i = 0
+    while len(found) < n:
+        truth = source.truth(i)
+        if truth.task != "text" or truth.kind not in OPEN_KINDS:
+            found.append(truth)
+        i += 1
+    return found
+
+
+def guesses(suite: Suite, known: Sequence[Truth]) -> list[Output]:
+    """What one gives who knows the task, and the kind of question, but does not look."""
+    if suite.task == "edit":
+        scenes = [judge.known(truth.before) for truth in known]
+    elif suite.draws:
+        scenes = [judge.known(truth.after) for truth in (*known[1:], known[0])]
+    elif suite.task == "caption":
+        return [truth.answer for truth in (*known[1:], known[0])]
+    else:
+        answers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        for truth in known:
+            answers[truth.kind][truth.answer] += 1
+        return [answers[truth.kind].most_common(1)[0][0] for truth in known]
+    return [render(scene) for scene in scenes] if suite.icons else scenes
+
+
+def collect(name: str, verdicts: Sequence[Verdict], blind: Sequence[Verdict] = ()) -> Metrics:
+    """A rate, or a mean, of every measure over the verdicts that have it; `all` comes last."""
+    guessed = {key: float(np.mean(values)) for key, values in _columns(blind).items()}
+    metrics: Metrics = {}
+    for key, values in _columns(verdicts).items():
+        if all(isinstance(value, bool) for value in values):
+            metrics |= rate(f"{name}/{key}", map(bool, values), guessed.get(key))
+        else:
+            metrics |= mean(f"{name}/{key}", values, guessed.get(key))
+    return metrics
+
+
+def _columns(verdicts: Iterable[Verdict]) -> dict[str, list[bool | float]]:
+    columns: dict[str, list[bool | float]] = {}
+    for verdict in verdicts:
+        for key, value in verdict.measures.items():
+            columns.setdefault(key, []).append(value)
+    last = {"all": columns.pop("all")} if "all" in columns else {}
+    return columns | last
+
+
+def reconstruct(
+    model: Model, split: Split, n: int, seed: int, size: int
+) -> tuple[Metrics, list[Card]]:
+    """How near `n` pictures come back: PSNR (dB), SSIM, and what the parser still reads."""
+    icons = split == "concepts"
+    suite = Suite("generate", icons, judge.judge_scene)
+    scenes = [judge.known(truth.after) for truth in truths(suite, split, n, seed, size)]
+    pictures = np.stack([render(scene) for scene in scenes])
+    again = model.reconstruct(pictures)
+    verdicts, cards = [], []
+    for scene, picture, other in zip(scenes, pictures, again, strict=True):
+        verdict = _compare(scene, picture, other, read=not icons)
+        verdicts.append(verdict)
+        parts = (("picture", picture), ("reconstructed", other))
+        cards.append(Card(parts, verdict.is_correct, verdict.reason))
+    return collect(f"{split}/reconstruction", verdicts), cards
+
+
+def _compare(scene: Scene, picture: np.ndarray, other: np.ndarray, read: bool) -> Verdict:
+    """A reconstruction; `all`: the parser reads the same objects at the same places from it."""
+    pair = picture[None], other[None]
+    decibels = min(float(psnr(*pair)[0]), EXACT)
+    measures: dict[str, bool | float] = {"psnr": decibels, "ssim": float(ssim(*pair)[0])}
+    if not read:
+        return Verdict(measures)
+    seen = parse(other).scene
+    wanted, found = ([(judge.name_of(t), t.box) for t in s.things] for s in (scene, seen))
+    placed = all(score >= judge.SAME_PLACE for _, score in judge.assign(wanted, found))
+    same = placed and len(wanted) == len(found) and scene.background == seen.background
+    return Verdict(measures | {"all": same}, judge.summary(seen))
+
+
+def _card(truth: Truth, output: str | np.ndarray, verdict: Verdict) -> Card:
+    parts: list[tuple[str, str | np.ndarray]] = []
+    if truth.before is not None:
+        parts.append(("before" if truth.after else "picture", render(truth.before)))
+    if truth.after is not None:
+        parts += [("drawn", output), ("truth", render(truth.after))]
+    parts.append((truth.kind if truth.task == "edit" else "prompt", truth.prompt))
+    if truth.after is None:
+        parts += [("answer", output), ("truth", truth.answer)]
+    return Card(tuple(parts), verdict.is_correct, verdict.reason)
