@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     args, config = parse(sys.argv[1:] if argv is None else argv)
     if args.distributed:
-        jax.distributed.initialize()
+        join_processes()
     recipe = importlib.import_module(config.recipe)
     mesh = sharding.make_mesh(config.mesh)
     with (
@@ -144,7 +145,7 @@ def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainSta
 
             signal = stop.signalled(step)
             ending = signal or step == config.total_steps or stop.out_of_time(step)
-            validating = validate and step % config.validation.every == 0
+            validating = validate and not signal and (ending or step % config.validation.every == 0)
             saving = ending or step % config.checkpoint.every == 0
             if validating or saving:
                 log(monitor.catch_up())  # raises where the state is not worth keeping
@@ -186,6 +187,16 @@ def finish(run: Run, state: TrainState) -> None:
         model = nnx.merge(run.setup.task.model, params)
         values = run.recipe.evaluate(model, run.config, run.workdir / "evaluation")
     run.display.table(f"evaluation after {int(state.step)} steps", values)
+
+
+def join_processes() -> None:
+    """TPU pods, SLURM and Open MPI are recognised; elsewhere every process is told by
+    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """
+    number = lambda name: int(os.environ[name]) if name in os.environ else None
+    jax.distributed.initialize(
+        num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
+    )
 
 
 def is_first() -> bool:

@@ -8,7 +8,7 @@ weight with one table.
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -106,14 +106,27 @@ def param_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
     A parameter without `axes` is replicated. Raises as `partition` does, naming the parameter.
     """
 
-    def of(path: tuple, param: nnx.Variable) -> NamedSharding:
-        shape = param.get_value().shape
-        axes = param.get_metadata().get("axes", (None,) * len(shape))
+    def of(path: tuple, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
         try:
             return NamedSharding(mesh, partition(axes, shape, dict(mesh.shape)))
         except (KeyError, ValueError) as error:
             error.add_note(f"in parameter {'/'.join(map(str, path))} with axes {axes}")
             raise
+
+    return _map_axes(of, model)
+
+
+def ranks(model: nnx.Module) -> dict[str, Any]:
+    """How many axes every parameter has, apart from the stacking of layers."""
+    return _map_axes(lambda path, axes, shape: sum(name != "layers" for name in axes), model)
+
+
+def _map_axes(fn: Callable[[tuple, Sequence[str | None], Sequence[int]], Any], model: nnx.Module):
+    """`fn(path, axes, shape)` of every parameter, as the nested dict of params."""
+
+    def of(path: tuple, param: nnx.Variable) -> Any:
+        shape = param.get_value().shape
+        return fn(path, param.get_metadata().get("axes", (None,) * len(shape)), shape)
 
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return nnx.to_pure_dict(nnx.from_flat_state([(path, of(path, leaf)) for path, leaf in flat]))
@@ -124,7 +137,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def row_shardings(mesh: Mesh) -> NamedSharding:
+def row_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: its leading axis, the rows, over every data-parallel device."""
     return NamedSharding(mesh, P(RULES["batch"]))
 

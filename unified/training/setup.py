@@ -98,7 +98,11 @@ def state_shardings(
     whole = sharding.replicated(mesh)
     trained = select(params, task.trained)
 
-    def like(leaf: Any, param: Any, place: NamedSharding) -> NamedSharding:
+    masked = lambda leaf: isinstance(leaf, optax.MaskedNode)  # where a part treats others (Muon)
+
+    def like(leaf: Any, param: Any, place: NamedSharding) -> NamedSharding | optax.MaskedNode:
+        if masked(leaf):
+            return leaf
         return place if leaf.shape == param.shape else whole
 
     moments = optax.tree.map_params(
@@ -108,6 +112,7 @@ def state_shardings(
         select(shapes.params, task.trained),
         trained,
         transform_non_params=lambda _: whole,
+        is_leaf=masked,
     )
     ema = None if shapes.ema is None else trained
     return TrainState(whole, params, moments, ema, whole)
@@ -121,7 +126,7 @@ def place(batch: Any, mesh: Mesh, accumulation: int) -> Any:
     spec = NamedSharding(mesh, P(None, *sharding.row_sharding(mesh).spec))
 
     def put(x: Any) -> jax.Array:
-        x = x.reshape(accumulation, -1, *x.shape[1:])
+        x = x.reshape(accumulation, len(x) // accumulation, *x.shape[1:])
         return jax.make_array_from_process_local_data(spec, x, x.shape)
 
     return jax.tree.map(put, batch)
