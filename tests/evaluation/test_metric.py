@@ -49,17 +49,21 @@ def test_names_become_rows_and_columns_even_with_dots_in_them():
     assert str(rows[1].cells["heldout"]) == "0.4"
 
 
+def test_short_names_are_rows_of_one_column():
+    columns, rows = metric.rows({"head_norm": 2.0, "caption/text": 1.0})
+    assert columns == ["value"]
+    assert [(row.task, row.measure) for row in rows] == [("", "head_norm"), ("caption", "text")]
+
+
 def test_losses_weigh_batches_by_their_counts():
     def loss(batch, key):
         return {"text": (batch.sum(), jnp.float32(len(batch))), "flow": (0.0, 0.0)}
 
     batches = {"caption": [jnp.array([1.0, 1.0, 1.0]), jnp.array([5.0])]}
-    assert losses("validation/loss", loss, batches, jax.random.key(0)) == {
-        "validation/loss/caption/text": 2.0
-    }
+    assert losses(loss, batches, jax.random.key(0)) == {"validation/loss/caption/text": 2.0}
 
 
 def test_every_task_draws_the_same_noise():
     noise = lambda batch, key: {"noise": (jax.random.uniform(key), 1.0)}
-    found = losses("loss", noise, {"edit": [0, 1], "draw": [2, 3]}, jax.random.key(3))
+    found = losses(noise, {"edit": [0, 1], "draw": [2, 3]}, jax.random.key(3), name="loss")
     assert found["loss/edit/noise"] == found["loss/draw/noise"]

@@ -12,7 +12,10 @@ Loss = Callable[[Any, jax.Array], Mapping[str, tuple[jax.Array, jax.Array]]]
 
 
 def losses(
-    name: str, loss_fn: Loss, batches: Mapping[str, Iterable[Any]], key: jax.Array
+    loss_fn: Loss,
+    batches: Mapping[str, Iterable[Any]],
+    key: jax.Array,
+    name: str = "validation/loss",
 ) -> Metrics:
     """The mean of every loss over the batches of a task, as `name/task/loss`.
 

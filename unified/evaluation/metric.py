@@ -81,15 +81,18 @@ class Row:
 
 
 def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a table, each in the order of their first appearance."""
+    """Columns and rows of a table, each in the order of their first appearance.
+
+    Names of fewer than three parts are `task/measure` or `measure`, in a column `value`.
+    """
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     columns: dict[str, None] = {}
     for key, value in metrics.items():
         name, _, what = key.rpartition(".")
         if what not in BESIDE:  # a dot of the name itself, as in `t0.25-0.50`
             name, what = key, "value"
-        column, _, rest = name.partition("/")
-        task, _, measure = rest.partition("/")
+        parts = name.split("/", 2)
+        column, task, measure = parts if len(parts) == 3 else ("value", *["", *parts][-2:])
         columns.setdefault(column)
         cell = cells.setdefault((task, measure), {}).setdefault(column, {})
         cell[what] = value

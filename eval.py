@@ -1,0 +1,80 @@
+"""Evaluates a trained model: `python eval.py --config configs/emoji.py --checkpoint runs/emoji`.
+
+`--checkpoint` is a run of `train.py` (its newest checkpoint, averaged) or a release. `--config`
+says how to evaluate; without it, the config beside the weights does. Every field can be
+overridden: `--config.benchmark.examples_per_task=200`.
+
+Prints a table; writes `metrics.json`, `report.html` and pictures to `--output` (default:
+`evaluation/` inside the run, or `evaluation/<name of the release>`).
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from unified.evaluation import report
+from unified.interop import model as models
+from unified.interop import release, run
+from unified.training import config as configs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, overrides = parse(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
+    try:
+        model, config = load(args.checkpoint, args.config, overrides)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"eval.py: error: {error}", file=sys.stderr)
+        return 1
+    folder = args.output or default_output(args.checkpoint)
+    values = importlib.import_module(config.recipe).evaluate(model, config, folder)
+    Console().print(report.table(values, f"evaluation of {args.checkpoint}"))
+    print(f"wrote {folder}")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The program's own arguments, and the overrides of config fields."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", required=True, help="a run of train.py, or a release")
+    parser.add_argument("--config", help="a Python file with get_config(), default: as trained")
+    parser.add_argument("--output", type=Path, help="folder to write to")
+    return parser.parse_known_args(argv)
+
+
+def load(
+    checkpoint: str, config_file: str | None, overrides: Sequence[str]
+) -> tuple[nnx.Module, ConfigDict]:
+    """The model and how to evaluate it. The tokenizer always is that of the weights."""
+    params, saved = models.read(checkpoint)
+    if config_file:
+        config = configs.load(config_file, overrides)
+        if "tokenizer" in saved:
+            config.tokenizer = saved["tokenizer"]
+    else:
+        config = ConfigDict(saved)
+        for text in overrides:
+            configs.override(config, text)
+    return models.assemble(params, config, checkpoint), config
+
+
+def default_output(checkpoint: str) -> Path:
+    """Inside a run; elsewhere in the working directory, as a release may be read-only."""
+    if run.is_run(checkpoint):
+        return Path(checkpoint) / "evaluation"
+    return Path("evaluation") / release.resolve(checkpoint).name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""A trained model from its folder: a release, or a run of `train.py`."""
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from unified.interop import release, run
+from unified.interop.release import Params, PathLike
+
+DEFAULT = "unified/checkpoints/emoji"
+TOKENIZER = "tokenizer.json"  # in a release
+
+
+def read(path: PathLike = DEFAULT) -> tuple[Params, dict[str, Any]]:
+    """`(params, config)` of a release, or of a run's newest checkpoint (averaged where it is).
+
+    Raises FileNotFoundError for a folder that is neither, ValueError for a damaged one.
+    """
+    folder = release.resolve(path)
+    params, config = (run if run.is_run(folder) else release).load(path)
+    if (folder / TOKENIZER).exists():
+        config["tokenizer"] = os.fspath(folder / TOKENIZER)
+    return params, config
+
+
+def assemble(params: Params, config: Mapping[str, Any], path: PathLike = "") -> nnx.Module:
+    """The model that the recipe of `config` builds, with these parameters.
+
+    Raises ValueError, naming `path` and every parameter that does not fit.
+    """
+    recipe = importlib.import_module(config["recipe"])
+    model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
+    graph, shapes = nnx.split(model, nnx.Param)
+    return nnx.merge(graph, release.merge(nnx.to_pure_dict(shapes), params, path))
