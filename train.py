@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +19,12 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from unified import sharding
 from unified.interop import release
 from unified.training import config as configs
-from unified.training import tree
+from unified.training import processes, tree
 from unified.training.checkpoint import Checkpoints
 from unified.training.feed import Feed
 from unified.training.metrics import Journal, Monitor, NonFinite
@@ -50,12 +48,12 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     args, config = parse(sys.argv[1:] if argv is None else argv)
     if args.distributed:
-        join_processes()
+        processes.join()
     recipe = importlib.import_module(config.recipe)
     mesh = sharding.make_mesh(config.mesh)
     with (
         jax.set_mesh(mesh),
-        Display(config.total_steps, config.loss_weights, show=is_first()) as display,
+        Display(config.total_steps, config.loss_weights, show=processes.is_first()) as display,
         Checkpoints(args.workdir / "checkpoints", **config.checkpoint) as checkpoints,
     ):
         setup = prepare(config, recipe, mesh)
@@ -80,7 +78,7 @@ def begin(run: Run, *, fresh: bool) -> tuple[TrainState, int, dict[str, Any]]:
     if fresh and run.checkpoints.latest is not None:
         raise SystemExit(f"--resume=never, but {run.workdir} holds checkpoints; take another")
     restored = run.checkpoints.restore(run.setup.abstract)
-    changes = configs.keep(run.config, run.workdir / "config.json", write=is_first())
+    changes = configs.keep(run.config, run.workdir / "config.json", write=processes.is_first())
     describe(run, restored.step if restored else 0, changes)
     if restored:
         return restored.state, restored.step, restored.host
@@ -118,16 +116,16 @@ def describe(run: Run, start: int, changes: list[str]) -> None:
 def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainState, str | None]:
     """The state at the end, and the signal that ended the run early, if one did."""
     config, setup = run.config, run.setup
-    inputs = run.recipe.inputs(config, "train", None)
+    inputs = draw(run, "train")
     if host:
-        inputs.set_state(host["inputs"])
+        inputs.set_state(merged(inputs, host["inputs"]))
     validate = validation(run) if config.validation.every else None
     monitor = Monitor(every=config.log_every, window=host.get("window"))
     signal = None
     with (
-        Journal(run.workdir, after=start, write=is_first()) as journal,
+        Journal(run.workdir, after=start, write=processes.is_first()) as journal,
         Stop(config.max_minutes, check_every=config.log_every) as stop,
-        Feed(inputs, setup.place) as feed,
+        Feed(inputs, setup.place, start=start, every=config.log_every) as feed,
     ):
 
         def log(line: tuple[int, dict[str, float]] | None) -> None:
@@ -154,7 +152,8 @@ def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainSta
                 journal.write(step, validated)
                 run.display.line(step, validated)
             if saving:
-                now = {"inputs": fed.state, "window": monitor.window.pairs}
+                places = processes.gather_json(fed.state)
+                now = {"inputs": places, "window": monitor.window.pairs}
                 run.checkpoints.save(step, state, now, validated)
             if validating or saving:
                 monitor.restart_clock()
@@ -164,9 +163,22 @@ def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainSta
     return state, signal
 
 
+def draw(run: Run, split: str, task: str | None = None) -> Any:
+    """The input of a split; with several processes, this one's rows of it."""
+    rows = {"rows": run.setup.rows} if processes.are_several() else {}
+    return run.recipe.inputs(run.config, split, task, **rows)
+
+
+def merged(inputs: Any, states: list[Any]) -> Any:
+    """The place in the data, from those of the processes that saved it."""
+    return states[0] if len(states) == 1 else inputs.merge_states(states)
+
+
 def validation(run: Run) -> Validation:
-    draw = lambda task: run.recipe.inputs(run.config, "validation", task)
-    return Validation(run.setup, draw, run.config.validation.tasks, run.config.validation.batches)
+    options = run.config.validation
+    return Validation(
+        run.setup, lambda task: draw(run, "validation", task), options.tasks, options.batches
+    )
 
 
 # Act 3: what came of it.
@@ -174,34 +186,17 @@ def validation(run: Run) -> Validation:
 
 def finish(run: Run, state: TrainState) -> None:
     """Releases the (averaged) weights, evaluates them and prints the table."""
-    params, several = averaged(state), jax.process_count() > 1
-    if several:
-        params = multihost_utils.process_allgather(params, tiled=True)
-    if not is_first():
+    params = processes.gather_params(averaged(state))
+    if not processes.is_first():
         return
     release.save(run.workdir / "release", params, run.config)
     run.display.close()
     run.display.print(f"released {run.workdir / 'release'}; evaluating")
     alone = sharding.make_mesh({}, jax.local_devices()[:1])  # the other processes take no part
-    with jax.set_mesh(alone) if several else contextlib.nullcontext():
+    with jax.set_mesh(alone) if processes.are_several() else contextlib.nullcontext():
         model = nnx.merge(run.setup.task.model, params)
         values = run.recipe.evaluate(model, run.config, run.workdir / "evaluation")
     run.display.table(f"evaluation after {int(state.step)} steps", values)
-
-
-def join_processes() -> None:
-    """TPU pods, SLURM and Open MPI are recognised; elsewhere every process is told by
-    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-    """
-    number = lambda name: int(os.environ[name]) if name in os.environ else None
-    jax.distributed.initialize(
-        num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
-    )
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return jax.process_index() == 0
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:

@@ -71,8 +71,9 @@ class Inputs:
     `poison` is the batch that holds a NaN, `delay` the seconds that one takes.
     """
 
-    def __init__(self, rows: int, seed: int, poison: int = 0, delay: float = 0.0):
-        self.index, self._rows, self._seed = 0, rows, seed
+    def __init__(self, size: int, seed: int, rows=None, poison: int = 0, delay: float = 0.0):
+        self.index, self._size, self._seed = 0, size, seed
+        self._rows = range(size) if rows is None else rows
         self._poison, self._delay = poison, delay
 
     def __iter__(self):
@@ -82,12 +83,13 @@ class Inputs:
         time.sleep(self._delay)
         rng = np.random.default_rng((self._seed, self.index))
         self.index += 1
-        steps = rng.integers(0, 3, (self._rows, LENGTH + 1))
-        lengths = rng.integers(1, LENGTH + 1, (self._rows, 1))
+        steps = rng.integers(0, 3, (self._size, LENGTH + 1))
+        lengths = rng.integers(1, LENGTH + 1, (self._size, 1))
         weight = (np.arange(LENGTH) < lengths).astype(np.float32)
         if self.index == self._poison:
             weight[:] = np.nan
-        return {"ids": np.cumsum(steps, 1, dtype=np.int32) % VOCAB, "weight": weight}
+        ids = np.cumsum(steps, 1, dtype=np.int32) % VOCAB
+        return {"ids": ids[self._rows], "weight": weight[self._rows]}
 
     def get_state(self):
         return {"index": self.index}
@@ -95,14 +97,17 @@ class Inputs:
     def set_state(self, state):
         self.index = state["index"]
 
+    def merge_states(self, states):
+        return states[0]
+
     def metrics(self):
         return {"drawn": self.index}
 
 
-def inputs(config, split: str, task: str | None = None) -> Inputs:
+def inputs(config, split: str, task: str | None = None, *, rows=None) -> Inputs:
     seeds = {("train", None): 0, ("validation", "easy"): 1, ("validation", "hard"): 2}
     trouble = dict(config["data"]) if split == "train" else {}
-    return Inputs(config["batch_size"], seeds[split, task], **trouble)
+    return Inputs(config["batch_size"], seeds[split, task], rows, **trouble)
 
 
 def evaluate(model: Toy, config, folder: Path) -> dict[str, float]:

@@ -20,16 +20,29 @@ from unified.sequence import Tokens
 class Fed:
     arrays: Any  # on devices
     state: Any  # json-able, of the iterator after this batch
-    tokens: int  # that attend; 0 for batches without a packed sequence
-    slots: int  # that could
-    metrics: dict[str, float]  # the iterator's own
+    tokens: int  # of all processes, without padding; 0 for batches without a packed sequence
+    slots: int  # of all processes, with padding
+    metrics: dict[str, float]  # the iterator's own, where a log line is due
 
 
 class Feed:
-    """Iterates over `Fed`. Close it, or use it as a context manager, to end its thread."""
+    """Iterates over `Fed`. Close it, or use it as a context manager, to end its thread.
 
-    def __init__(self, inputs: Iterator, place: Callable[[Any], Any], *, depth: int = 2):
+    The metrics of the iterator, which gathers them from call to call, are asked for every so many
+    steps, the next step being `start + 1`.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        place: Callable[[Any], Any],
+        *,
+        start: int = 0,
+        every: int = 1,
+        depth: int = 2,
+    ):
         self._inputs, self._place = inputs, place
+        self._step, self._every = start, every
         self._queue: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
@@ -52,6 +65,8 @@ class Feed:
                 self._queue.get(timeout=0.05)
             except queue.Empty:
                 continue
+        if hasattr(self._inputs, "close"):
+            self._inputs.close()
 
     def __enter__(self) -> "Feed":
         return self
@@ -64,14 +79,18 @@ class Feed:
             for batch in self._inputs:
                 if self._closed.is_set():
                     return
-                tokens, slots = count_tokens(batch)
-                state, metrics = self._inputs.get_state(), dict(self._inputs.metrics())
-                self._queue.put(Fed(self._place(batch), state, tokens, slots, metrics))
+                self._queue.put(self._feed(batch))
                 if self._closed.is_set():
                     return
             raise ValueError("the training input ended; it should repeat for as long as it is read")
         except BaseException as error:  # raised again where the batch is awaited
             self._queue.put(error)
+
+    def _feed(self, batch: Any) -> Fed:
+        self._step += 1
+        metrics = dict(self._inputs.metrics()) if self._step % self._every == 0 else {}
+        tokens, slots = (jax.process_count() * number for number in count_tokens(batch))
+        return Fed(self._place(batch), self._inputs.get_state(), tokens, slots, metrics)
 
 
 def count_tokens(batch: Any) -> tuple[int, int]:

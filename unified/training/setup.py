@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
@@ -27,7 +28,8 @@ class Setup:
     init: Callable[[int, Tree], TrainState]  # (seed, loaded parameters or None) -> state
     train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]  # donates the state
     eval_step: Callable[[Tree, Any, jax.Array], Any]
-    place: Callable[[Any], Any]  # host batch [batch_size ...] -> device batch [A R ...]
+    rows: Sequence[int]  # of the global batch, those that this process makes
+    place: Callable[[Any], Any]  # those rows as host arrays -> device batch [A R ...]
 
     @property
     def num_params(self) -> tuple[int, int]:
@@ -87,7 +89,8 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
             make_train_step(task, optimizer), donate_argnums=0, out_shardings=(shardings, whole)
         ),
         eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
-        place=lambda batch: place(batch, mesh, config["accumulation"]),
+        rows=local_rows(mesh, config["batch_size"], config["accumulation"]),
+        place=lambda batch: place(batch, mesh, config["batch_size"], config["accumulation"]),
     )
 
 
@@ -118,15 +121,25 @@ def state_shardings(
     return TrainState(whole, params, moments, ema, whole)
 
 
-def place(batch: Any, mesh: Mesh, accumulation: int) -> Any:
-    """Host arrays [batch_size ...] -> device arrays [A R ...], rows over the mesh.
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of a device batch [A R ...]: rows over the mesh, micro-batches one after another."""
+    return NamedSharding(mesh, P(None, *sharding.row_sharding(mesh).spec))
 
-    Every process holds the whole batch and places the rows of its own devices.
-    """
-    spec = NamedSharding(mesh, P(None, *sharding.row_sharding(mesh).spec))
+
+def local_rows(mesh: Mesh, batch_size: int, accumulation: int) -> list[int]:
+    """The rows of the global batch that lie on devices of this process."""
+    rows = np.arange(batch_size).reshape(accumulation, -1)
+    parts = batch_sharding(mesh).addressable_devices_indices_map(rows.shape).values()
+    columns = sorted({column for part in parts for column in rows[part][0]})
+    return rows[:, columns].ravel().tolist()
+
+
+def place(batch: Any, mesh: Mesh, batch_size: int, accumulation: int) -> Any:
+    """Host arrays of `local_rows` -> device arrays [A R ...], rows over the mesh."""
+    spec, rows = batch_sharding(mesh), batch_size // accumulation
 
     def put(x: Any) -> jax.Array:
         x = x.reshape(accumulation, len(x) // accumulation, *x.shape[1:])
-        return jax.make_array_from_process_local_data(spec, x, x.shape)
+        return jax.make_array_from_process_local_data(spec, x, (accumulation, rows, *x.shape[2:]))
 
     return jax.tree.map(put, batch)

@@ -8,9 +8,9 @@ import signal
 import time
 from typing import Any
 
-import jax
-import numpy as np
 from jax.experimental import multihost_utils
+
+from unified.training.processes import agree, are_several
 
 
 class Stop:
@@ -26,7 +26,7 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
-        if jax.process_count() == 1:
+        if not are_several():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._caught)
         return self
@@ -40,7 +40,7 @@ class Stop:
 
     def signalled(self, step: int) -> str | None:
         """The name of the signal to stop for after `step`, the same on every process."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+        if are_several() and multihost_utils.reached_preemption_sync_point(step):
             self._signal = "SIGTERM"
         return self._signal
 
@@ -48,12 +48,9 @@ class Stop:
         """Whether the time is over after `step`; several processes look only now and then."""
         if self._deadline is None:
             return False
-        late = self.seconds_left <= 0
-        if jax.process_count() == 1:
-            return late
-        if step % self._check_every:
+        if are_several() and step % self._check_every:
             return False
-        return bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
+        return agree(self.seconds_left <= 0)
 
     def _caught(self, number: int, _: Any) -> None:
         self._signal = signal.Signals(number).name

@@ -1,0 +1,174 @@
+"""The program: killed, interrupted and resumed runs are one run; it stops for what it should."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from unified.interop import release
+from unified.training.metrics import read
+
+ROOT = Path(__file__).parents[2]
+# Checkpoints fall between log lines, so what a log line has gathered must survive as well.
+RUN = ("--config", "tests/training/toy_config.py", "--config.total_steps=18",
+       "--config.checkpoint.every=4", "--config.log_every=3", "--config.checkpoint.best=",
+       "--config.validation.every=0")  # fmt: skip
+
+
+@pytest.fixture
+def start():
+    """`start(workdir, *args, devices=, **env)`: the program as a process, ended with the test."""
+    started = []
+
+    def begin(workdir: Path, *args: str, devices: int = 1, **env: str) -> subprocess.Popen:
+        flags = "--xla_backend_optimization_level=0"
+        flags += f" --xla_force_host_platform_device_count={devices}"
+        process = subprocess.Popen(
+            [sys.executable, "train.py", *RUN, "--workdir", str(workdir), *args],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": flags, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    deadline = time.monotonic() + 90
+    while not any(line["step"] >= step for line in read(workdir / "metrics.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def losses(workdir: Path) -> dict[int, list[float]]:
+    """What every log line says of the training, by step; each step once."""
+    lines = read(workdir / "metrics.jsonl")
+    names = ("loss", "text", "size", "text/first", "grad_norm", "learning_rate")
+    found = {line["step"]: [line[name] for name in names] for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def run(workdir: Path, *args: str) -> int:
+    return train.main([*RUN, "--workdir", str(workdir), *args])
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_same_losses(start, tmp_path):
+    whole, broken = start(tmp_path / "whole"), tmp_path / "broken"
+    slow = "--config.data.delay=0.15"
+
+    process = start(broken, slow)
+    wait_for_step(process, broken, 9)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    shutil.copytree(broken, tmp_path / "moved")
+
+    process = start(broken, slow)
+    wait_for_step(process, broken, 12)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    assert "goes on after step" in output
+    assert "SIGTERM: saved" in output
+
+    assert "goes on after step" in finish(start(broken))
+    finish(whole)
+    want = losses(tmp_path / "whole")
+    assert list(want) == [3, 6, 9, 12, 15, 18]
+    assert losses(broken) == want
+
+    assert run(tmp_path / "moved") == 0  # in this process, on eight devices
+    moved = losses(tmp_path / "moved")
+    np.testing.assert_allclose(list(moved.values()), list(want.values()), rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpoint(
+    tmp_path, capsys
+):
+    assert run(tmp_path, "--config.data.poison=6", "--config.log_every=1") == 1
+    said = capsys.readouterr().out
+    assert "step 6: grad_norm, loss" in said
+    assert f"the last good checkpoint: {tmp_path / 'checkpoints' / '4'}" in said
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["4"]
+    assert max(losses(tmp_path)) == 5
+
+
+def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    limited = ("--config.total_steps=100000", "--config.max_minutes=0.01")
+    validated = ("--config.validation.every=2", "--config.checkpoint.every=100000")
+    assert run(first, *limited, *validated, "--config.data.delay=0.1") == 0
+    said = capsys.readouterr().out
+    assert "validation/loss" in said
+    assert "head_norm" in said
+    assert (first / "evaluation" / "result.json").exists()
+    tasks = [line for line in read(first / "metrics.jsonl") if "validation/easy/text/first" in line]
+    assert tasks and tasks[0]["validation/loss"] == pytest.approx(
+        (tasks[0]["validation/easy/loss"] + tasks[0]["validation/hard/loss"]) / 2
+    )
+
+    params, config = release.load(first / "release")
+    assert config["total_steps"] == 100000
+    release.save(first / "release-layers", params["layers"], config)
+    load = f"--config.load={{'layers': '{first / 'release-layers'}'}}"
+    still = ("--config.total_steps=1", "--config.freeze=layers", "--config.ema.decay=0.0")
+    assert run(second, load, *still) == 0
+    got, _ = release.load(second / "release")
+    np.testing.assert_array_equal(got["layers"]["up"], params["layers"]["up"])
+    assert not np.array_equal(got["head"], params["head"])
+
+
+def test_mistakes_end_the_program_with_what_to_change(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--config.optimizer.learning_rat=1")
+    assert "did you mean 'learning_rate'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="does not fit 8 devices"):
+        run(tmp_path, "--config.mesh.fsdp=3")
+    with pytest.raises(ValueError, match=r"mesh\.tensor=8 does not divide|= 6 rows do not divide"):
+        run(tmp_path, "--config.batch_size=6")
+    with pytest.raises(ValueError, match="no parameters at 'lyers': did you mean 'layers'"):
+        run(tmp_path, "--config.load={'lyers': 'x'}")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = lambda index: {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(index),
+    }
+    two, short = tmp_path / "two", "--config.total_steps=6"
+    processes = [start(two, short, "--distributed", **env(index)) for index in (0, 1)]
+    first, second = (finish(process) for process in processes)
+    assert "devices  2 x cpu" in first
+    assert "step" not in second
+    assert run(tmp_path / "one", short) == 0
+    want = losses(tmp_path / "one")
+    np.testing.assert_allclose(list(losses(two).values()), list(want.values()), rtol=1e-4)
+    assert (two / "release" / "config.json").exists()
