@@ -13,9 +13,13 @@ from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, STYLES
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
+    """`place`, if the instruction says it, is where the thing that comes in must be: a relation
+    and the thing it is seen from."""
+
     kind: str
     instruction: str
     after: Scene
+    place: tuple[str, Thing] | None = None
 
 
 def edit(
@@ -72,14 +76,15 @@ def _newcomer(groups, rng, allowed, new) -> Group | None:
 
 
 def _add(scene, groups, group, rng, allowed, new):
-    added, where, accept = _newcomer(groups, rng, allowed, new), "", lambda spot: True
+    added, where, place = _newcomer(groups, rng, allowed, new), "", None
     if not added or len(scene.things) > 4:
         return None
     if group.count == 1 and rng.random() < 0.7:
         (anchor,) = members(scene)[group]
         related = rng.choice(tuple(SURFACE))
         where = f" {rng.choice(SURFACE[related])} {refer(group, groups, rng)}"
-        accept = lambda spot: relation(spot, anchor) == related
+        place = (related, anchor)
+    accept = lambda spot: not place or relation(spot, place[1]) == place[0]
     spot = free_spot(rng, [t.spot for t in scene.things], scene.side, accept)
     if not spot:
         return None
@@ -87,7 +92,7 @@ def _add(scene, groups, group, rng, allowed, new):
     text = (
         f"{rng.choice(('add', 'put', 'draw') if where else ('add',))} {phrase(added, rng)}{where}"
     )
-    return text, scene.with_things((*scene.things, thing))
+    return text, scene.with_things((*scene.things, thing)), place
 
 
 def _remove(scene, groups, group, rng, allowed, new):

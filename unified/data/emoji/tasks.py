@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from unified.data.emoji import arrange, edits, icons, language, questions, reading
 from unified.data.emoji.holdout import SPLITS, Split, is_held_out_pair
 from unified.data.emoji.language import Group
-from unified.data.emoji.scene import Scene, render
+from unified.data.emoji.scene import Scene, Thing, render
 from unified.data.emoji.vocabulary import NOUNS
 from unified.sequence import Example, Segment
 
@@ -34,7 +34,8 @@ class Truth:
 
     `before` is the picture that is read and `after` the picture to draw, where there is one;
     `icon` says whether they are icons (one concept of 3,006) or scenes. `answer` is the text to
-    write, out of `choices` where the question has them. `kind` refines `task`.
+    write, out of `choices` where the question has them. `kind` refines `task`. `place` is where
+    an added thing must be: a relation, and the thing it is seen from.
     """
 
     task: str
@@ -44,6 +45,7 @@ class Truth:
     choices: tuple[str, ...] = ()
     before: Scene | None = None
     after: Scene | None = None
+    place: tuple[str, Thing] | None = None
     icon: bool = False
 
     @property
@@ -135,7 +137,8 @@ class EmojiSource:
         else:
             scene = self._scene(rng)
         done = edits.edit(scene, rng, self._allowed, first, new)
-        return Truth("edit", done.kind, done.instruction, before=scene, after=done.after)
+        words = (done.kind, done.instruction)
+        return Truth("edit", *words, before=scene, after=done.after, place=done.place)
 
     def _text(self, rng: random.Random) -> Truth:
         if self.split == "heldout" or rng.random() < 0.5:

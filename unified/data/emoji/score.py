@@ -1,0 +1,115 @@
+"""Whether a picture is right: what was asked for beside what the parser reads.
+
+Every function returns one bool per kind. `all` holds where every other kind holds.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from unified.data.emoji.language import Facts, Group, members
+from unified.data.emoji.parser import parse
+from unified.data.emoji.scene import Scene, Thing, relation, relation_of_groups
+from unified.data.emoji.tasks import Truth
+
+REACH = 3  # pixels of 64 that a centre may be off
+DRIFT = 6.0  # mean change of a pixel, of 255, that counts as none (an autoencoder makes 2 to 4)
+
+
+def score_facts(facts: Facts, seen: Scene) -> dict[str, bool]:
+    """What a sentence says, in a scene as read.
+
+    `count`: of each noun; `colour`: of each colour word, whatever wears it; `binding`: of each
+    coloured noun; `position`: the relations, where some are told; `style`; `background`.
+    """
+    groups = members(seen)
+    kinds = _multisets(facts.groups, tuple(groups))
+    if facts.relations:
+        kinds["position"] = all(
+            _related(groups, *facts.groups[i : i + 2], said) for i, said in facts.relations
+        )
+    styles = Counter(thing.style for thing in seen.things).most_common(1)
+    kinds["style"] = bool(styles) and styles[0][0] == facts.style
+    kinds["background"] = seen.background == facts.background
+    return kinds | {"all": all(kinds.values())}
+
+
+def score_scene(truth: Scene, seen: Scene) -> dict[str, bool]:
+    """The same for a scene known exactly; `position`: every centre is within `REACH`."""
+    kinds = _multisets(tuple(members(truth)), tuple(members(seen)))
+    kinds["position"] = _left_over(truth.things, seen.things, REACH * truth.side // 64) is not None
+    kinds["background"] = seen.background == truth.background
+    return kinds | {"all": all(kinds.values())}
+
+
+def score_edit(truth: Truth, source: np.ndarray, picture: np.ndarray) -> dict[str, bool]:
+    """Whether `picture` is `source` with the edit carried out (both uint8 `[H W 3]`).
+
+    `changed`: what the edit brings in is there (an added thing where the instruction wants it), and
+    what it takes away is gone. `unchanged`: all other things are where they were, and away from
+    the edit no pixel changes on average more than `DRIFT`.
+    """
+    seen = parse(picture).scene
+    before, after = set(truth.before.things), set(truth.after.things)
+    reach = REACH * truth.after.side // 64
+    left = _left_over(sorted(before & after, key=repr), seen.things, reach)
+    kept = left is not None
+    rest = left if kept else list(seen.things)
+    wanted = sorted(after - before, key=repr)
+    found = _left_over(wanted, rest, None if truth.kind == "add" else reach)
+    changed = found is not None and (not found or not kept)
+    if changed and truth.kind == "style":
+        seen_styles = Counter(thing.style for thing in seen.things)
+        changed = seen_styles.most_common(1)[0][0] == wanted[0].style
+    if changed and truth.place:
+        changed = any(relation(thing, truth.place[1], 0) == truth.place[0] for thing in rest)
+    changed = changed and seen.background == truth.after.background
+    unchanged = kept and (
+        truth.kind == "background" or _drift(source, picture, [*(before ^ after), *rest]) <= DRIFT
+    )
+    return {"changed": changed, "unchanged": unchanged, "all": changed and unchanged}
+
+
+def _multisets(told: Sequence[Group], seen: Sequence[Group]) -> dict[str, bool]:
+    kinds = {
+        "count": lambda group: group.noun,
+        "colour": lambda group: group.word,
+        "binding": lambda group: (group.noun, group.colour),
+    }
+    return {kind: _tally(told, key) == _tally(seen, key) for kind, key in kinds.items()}
+
+
+def _tally(groups: Sequence[Group], key) -> Counter:
+    return Counter(key(group) for group in groups for _ in range(group.count))
+
+
+def _related(groups: dict[Group, list[Thing]], a: Group, b: Group, said: str) -> bool:
+    of = {(group.noun, group.colour): things for group, things in groups.items()}
+    first, second = of.get((a.noun, a.colour)), of.get((b.noun, b.colour))
+    return bool(first and second) and relation_of_groups(first, second, 0) == said
+
+
+def _left_over(
+    wanted: Sequence[Thing], seen: Sequence[Thing], reach: int | None
+) -> list[Thing] | None:
+    """`seen` without a match for each of `wanted` (any place, if `reach` is None), or None."""
+    left = list(seen)
+    for thing in wanted:
+        far = lambda other, thing=thing: max(abs(other.x - thing.x), abs(other.y - thing.y))
+        alike = [o for o in left if (o.id, o.colour) == (thing.id, thing.colour)]
+        match = min(alike, key=far, default=None)
+        if match is None or (reach is not None and far(match) > reach):
+            return None
+        left.remove(match)
+    return left
+
+
+def _drift(source: np.ndarray, picture: np.ndarray, edited: Sequence[Thing]) -> float:
+    """Mean absolute change outside the boxes of `edited`, with two pixels around them."""
+    outside = np.ones(source.shape[:2], bool)
+    for thing in edited:
+        left, top, right, bottom = thing.box
+        outside[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2] = False
+    change = np.abs(source.astype(int) - picture)[outside]
+    return float(change.mean()) if change.size else 0.0
