@@ -1,0 +1,150 @@
+"""Layers by flow time, scans, remat, sharding, and the errors of a call."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unified import sharding
+
+
+def params(model):
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+@pytest.fixture
+def case(backbone, embeddings, packed):
+    tokens, _ = packed
+    model = backbone(active=[(0.0, 0.5), (0.5, 1.0)])
+    return model, embeddings(model, tokens), tokens
+
+
+def test_a_token_runs_only_the_layers_of_its_flow_time(case, backbone, run):
+    """All latents at t = 0.3: the second layer neither changes them nor shows their keys."""
+    model, x, tokens = case
+    time = {"gen": jnp.full(tokens["gen"].clock.shape, 0.3)}
+    got = run(model, x, tokens, time=time)
+
+    tree = params(model)
+    tree["runs"] = jax.tree.map(lambda a: a[:1], tree["runs"])
+    first = run(nnx.merge(nnx.graphdef(backbone(num_layers=1)), tree), x, tokens)
+    np.testing.assert_allclose(got["gen"], first["gen"], atol=1e-5)
+    assert float(jnp.abs(got["und"] - first["und"]).max()) > 0.01
+
+
+def test_keys_of_a_token_are_invisible_in_layers_it_does_not_run(case):
+    model, x, tokens = case
+
+    def und(x, t):
+        time = {"gen": jnp.full(tokens["gen"].clock.shape, t)}
+        return jnp.sum(model(x, tokens, time=time)[0]["und"] ** 3)
+
+    gradient = jax.jit(jax.grad(und))
+    seen = lambda t: float(jnp.abs(gradient(x, t)["gen"]).max())
+    assert seen(0.3) > 1e-3 and seen(0.8) > 1e-3
+    assert seen(0.0) == 0  # in no window: (0, 0.5] and (0.5, 1]
+
+
+def test_tokens_without_a_time_run_every_layer(case, backbone, run):
+    model, x, tokens = case
+    always = nnx.merge(nnx.graphdef(backbone()), params(model))
+    want = run(always, x, tokens)
+    untimed = {"gen": jnp.full(tokens["gen"].clock.shape, -1.0)}
+    for time in (None, untimed):
+        got = run(model, x, tokens, time=time)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
+
+
+@pytest.mark.parametrize("plan", [{}, {"shared": [[0, 1]]}, {"joint": [[1, 3]]}], ids=str)
+def test_a_scan_is_the_layers_one_by_one_under_every_remat_policy(
+    plan, backbone, embeddings, packed
+):
+    tokens, _ = packed
+    model = backbone(num_layers=3, **plan)
+    x = embeddings(model, tokens)
+
+    def gradient(**kw):
+        loss = lambda m: sum(jnp.sum(h**3) for h in m(x, tokens, **kw)[0].values())
+        return jax.jit(jax.value_and_grad(loss))(model)
+
+    want = gradient()
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3, rtol=2e-3)
+    jax.tree.map(close, gradient(unroll=True), want)
+    jax.tree.map(close, gradient(remat="everything_saveable"), want)
+    jax.tree.map(close, gradient(remat="dots_saveable"), want)
+
+
+def test_some_streams_may_be_absent(case, run):
+    model, x, tokens = case
+    hidden = run(model, {"und": x["und"]}, tokens)
+    assert [*hidden] == ["und"] and hidden["und"].shape == x["und"].shape
+
+
+def test_activations_follow_the_dtype_of_the_input(case):
+    model, x, tokens = case
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), x)
+    hidden, keys = jax.eval_shape(lambda x: model(x, tokens, return_keys=True), half)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((hidden, keys))} == {"bfloat16"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params(model))} == {"float32"}
+
+
+def test_calls_that_do_not_fit_say_why(case):
+    model, x, tokens = case
+    with pytest.raises(
+        ValueError, match=r"unknown stream 'audio'; the backbone has \['und', 'gen'"
+    ):
+        model({"audio": x["und"]}, tokens)
+    with pytest.raises(ValueError, match="stream 'und': width 15, but embed_dim is 16"):
+        model({"und": x["und"][..., 1:]}, tokens)
+    with pytest.raises(ValueError, match=r"stream 'gen': embeddings .* but tokens none"):
+        model({"gen": x["gen"]}, {"und": tokens["und"]})
+    with pytest.raises(ValueError, match="unknown remat policy 'some'; choose one of"):
+        model(x, tokens, remat="some")
+
+
+@pytest.fixture(scope="module")
+def sharded(backbone, embeddings, rows):
+    """A step's gradient on a mesh of 8, compiled, with its arguments and the model."""
+    rows_of = [[[("text", "u" * 24), ("noised", "u" + "g" * 14 + "u")]]] * 8
+    tokens, _ = rows(rows_of)
+    model = backbone(num_heads=4, num_kv_heads=2)
+    x = embeddings(model, tokens)
+
+    def loss(model, x):
+        return sum(jnp.mean(h**2) for h in model(x, tokens)[0].values())
+
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    graph, _ = nnx.split(model)
+    step = jax.jit(jax.value_and_grad(lambda p, x: loss(nnx.merge(graph, p), x)))
+    placed = (
+        jax.device_put(params(model), sharding.param_shardings(model, mesh)),
+        jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))),
+    )
+    with jax.set_mesh(mesh):
+        compiled = step.lower(*placed).compile()
+    return step, compiled, (params(model), x), placed
+
+
+def test_sharded_equals_one_device(sharded):
+    step, compiled, args, placed = sharded
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)
+    jax.tree.map(close, compiled(*placed), step(*args))
+
+
+def test_parameters_are_sharded_by_their_axes(sharded):
+    weights = sharded[3][0]["runs"]["0"]["gen"]
+    assert weights["mlp"]["up"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    assert weights["attention"]["query"]["kernel"].sharding.spec == P(None, "fsdp", "tensor", None)
+
+
+def test_no_collective_moves_the_activations_of_the_whole_batch(sharded):
+    """The partitioner gathers weights and reduces gradients; 8 rows never meet on one device."""
+    text = sharded[1].as_text()
+    collectives = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter)\(", text)
+    shapes = [s for c in collectives for s in re.findall(r"\[([\d,]*)\]", c)]
+    assert shapes and not [s for s in shapes if s.startswith("8,")], shapes
