@@ -3,6 +3,7 @@ span as a kind and one letter a token, the stream: `("noised", "uggu")` is a pic
 two marks are in `und`."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
