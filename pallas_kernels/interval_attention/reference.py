@@ -1,12 +1,13 @@
 """Interval attention in plain JAX: what the kernels mean, and what runs where there is none.
 
-Query q sees key k iff `start[k] <= clock[q] < stop[k]`. Up to `chunk` keys the whole score matrix
-is formed at once, which is fastest on a CPU; beyond that the keys are visited chunk by chunk with
-an online softmax (Milakov & Gimelshein, arXiv 1805.02867) and the backward pass recomputes the
-probabilities from the log-sum-exp (Dao et al., arXiv 2205.14135), so that memory grows linearly.
+Query q sees key k iff `start[k] <= clock[q] < stop[k]`. Queries are visited in blocks, each with
+all keys, so that the scores of a block stay in the cache of a CPU and memory grows linearly with
+length. The backward pass recomputes the probabilities from the log-sum-exp (Dao et al., arXiv
+2205.14135) and keeps no scores.
 
 `B` batch, `T` queries, `S` keys, `K` key heads, `G` query heads of a key head, `H` head dim,
-`V` value dim, `C` keys of a chunk. Inside this file queries are `[B K G T H]` and keys `[B K S H]`.
+`V` value dim, `n` blocks of `C` queries. Inside this file queries are `[n B K G C H]` and keys
+`[B K S H]`.
 """
 
 import functools
@@ -15,7 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-CHUNK = 1024  # keys
+SCORES = 2**19  # of one visit: 2 MB
+MIN_CHUNK = 32  # queries of one visit
 
 
 class Options(NamedTuple):
@@ -23,11 +25,10 @@ class Options(NamedTuple):
 
     scale: float
     soft_cap: float | None
-    chunk: int
 
 
 class Keys(NamedTuple):
-    """Keys `[... K S H]`, values `[... K S V]`, and their intervals `[... S]`."""
+    """Keys `[B K S H]`, values `[B K S V]`, and their intervals `[B S]`."""
 
     k: jax.Array
     v: jax.Array
@@ -35,128 +36,103 @@ class Keys(NamedTuple):
     stop: jax.Array
 
 
-def interval_attention(q, k, v, clock, start, stop, *, scale=None, soft_cap=None, chunk=CHUNK):
-    """Shapes as in the package's `interval_attention`; returns the output and the lse `[B T N]`."""
+def interval_attention(q, k, v, clock, start, stop, *, scale=None, soft_cap=None, chunk=None):
+    """Shapes as in the package's `interval_attention`; returns the output and the lse `[B T N]`.
+
+    `chunk`: queries visited at a time, by default as many as make `SCORES` scores.
+    """
     B, T, N, H = q.shape
     S, K = k.shape[1:3]
-    options = Options(H**-0.5 if scale is None else scale, soft_cap, chunk)
-    q_BKGTH = q.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-    keys = Keys(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), start, stop)
-    attend = _whole if chunk >= S else _chunked
-    out_BKGTV, lse_BKGT = attend(options, q_BKGTH, keys, clock)
-    out = out_BKGTV.transpose(0, 3, 1, 2, 4).reshape(B, T, N, -1)
-    return out, lse_BKGT.transpose(0, 3, 1, 2).reshape(B, T, N)
+    chunk = chunk or max(MIN_CHUNK, SCORES // max(B * N * S, 1))
+    n = max(1, -(-T // chunk))
+    C = -(-T // n)
+
+    def split(x):
+        x = jnp.pad(x, [(0, 0), (0, n * C - T)] + [(0, 0)] * (x.ndim - 2))
+        return x.reshape(B, n, C, *x.shape[2:])
+
+    out, lse = _attend(
+        Options(H**-0.5 if scale is None else scale, soft_cap),
+        split(q.reshape(B, T, K, N // K, H)).transpose(1, 0, 3, 4, 2, 5),
+        Keys(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), start, stop),
+        split(clock).transpose(1, 0, 2),
+    )
+    out = out.transpose(1, 0, 4, 2, 3, 5).reshape(B, n * C, N, -1)
+    lse = lse.transpose(1, 0, 4, 2, 3).reshape(B, n * C, N)
+    return out[:, :T], lse[:, :T]
 
 
 def _scores(options: Options, q, keys: Keys, clock):
-    """Capped scores `[B K G T S]` in float32, and where they are visible `[B 1 1 T S]`."""
-    s = jnp.einsum("bkgth,bksh->bkgts", q, keys.k, preferred_element_type=jnp.float32)
+    """Capped scores `[B K G C S]` in float32, and where they are visible `[B 1 1 C S]`."""
+    s = jnp.einsum("bkgch,bksh->bkgcs", q, keys.k, preferred_element_type=jnp.float32)
     s = s * options.scale
     if options.soft_cap is not None:
         s = options.soft_cap * jnp.tanh(s / options.soft_cap)
-    clock_T1 = clock[:, None, None, :, None]
+    clock_C1 = clock[:, None, None, :, None]
     start_1S, stop_1S = (x[:, None, None, None, :] for x in (keys.start, keys.stop))
-    return s, (start_1S <= clock_T1) & (clock_T1 < stop_1S)
-
-
-def _values(p, v):
-    """Sums values `[B K S V]` with weights `[B K G T S]`, in float32."""
-    return jnp.einsum("bkgts,bksv->bkgtv", p.astype(v.dtype), v, preferred_element_type=jnp.float32)
-
-
-def _finite(m):
-    """A maximum that may be subtracted: 0 where nothing was seen."""
-    return jnp.where(m == -jnp.inf, 0.0, m)
-
-
-def _finish(o, m, total, dtype):
-    """Output and lse from values summed with weights `exp(s - m)` that add up to `total`."""
-    blind = total == 0
-    safe = jnp.where(blind, 1.0, total)
-    lse = jnp.where(blind, -jnp.inf, m + jnp.log(safe))
-    return (o / safe[..., None]).astype(dtype), lse
-
-
-def _whole(options: Options, q, keys: Keys, clock):
-    """All keys at once, differentiated by JAX."""
-    s, visible = _scores(options, q, keys, clock)
-    s = jnp.where(visible, s, -jnp.inf)
-    m = jax.lax.stop_gradient(_finite(s.max(-1)))
-    p = jnp.exp(s - m[..., None])
-    return _finish(_values(p, keys.v), m, p.sum(-1), q.dtype)
-
-
-def _split(keys: Keys, chunk: int) -> Keys:
-    """Keys as chunks on a new leading axis; the last one is filled up with keys nobody sees."""
-    n = -(-keys.start.shape[1] // chunk)
-
-    def split(x, axis):
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (0, n * chunk - x.shape[axis])
-        shape = (*x.shape[:axis], n, chunk, *x.shape[axis + 1 :])
-        return jnp.moveaxis(jnp.pad(x, pad).reshape(shape), axis, 0)
-
-    return Keys(split(keys.k, 2), split(keys.v, 2), split(keys.start, 1), split(keys.stop, 1))
-
-
-def _join(chunks, length: int):
-    """Inverse of `_split` for an array `[n B K C H]`."""
-    n, B, K, C, H = chunks.shape
-    return jnp.moveaxis(chunks, 0, 2).reshape(B, K, n * C, H)[:, :, :length]
+    return s, (start_1S <= clock_C1) & (clock_C1 < stop_1S)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(options: Options, q, keys: Keys, clock):
-    def visit(carry, keys: Keys):
-        o, m, total = carry
+def _attend(options: Options, q, keys: Keys, clock):
+    """Outputs `[n B K G C V]` and log-sum-exps `[n B K G C]`."""
+
+    def visit(_, block):
+        q, clock = block
         s, visible = _scores(options, q, keys, clock)
         s = jnp.where(visible, s, -jnp.inf)
-        highest = jnp.maximum(m, s.max(-1))
-        p = jnp.exp(s - _finite(highest)[..., None])
-        decay = jnp.exp(m - _finite(highest))
-        o = o * decay[..., None] + _values(p, keys.v)
-        return (o, highest, total * decay + p.sum(-1)), None
+        m = s.max(-1)
+        m = jnp.where(m == -jnp.inf, 0.0, m)
+        p = jnp.exp(s - m[..., None])
+        total = p.sum(-1)
+        o = jnp.einsum(
+            "bkgcs,bksv->bkgcv",
+            p.astype(keys.v.dtype),
+            keys.v,
+            preferred_element_type=jnp.float32,
+        )
+        o = o / jnp.where(total == 0, 1.0, total)[..., None]
+        return None, (o.astype(q.dtype), m + jnp.log(total))
 
-    o = jnp.zeros((*q.shape[:-1], keys.v.shape[-1]), jnp.float32)
-    m = jnp.full(q.shape[:-1], -jnp.inf, jnp.float32)
-    carry = (o, m, jnp.zeros_like(m))
-    (o, m, total), _ = jax.lax.scan(visit, carry, _split(keys, options.chunk))
-    return _finish(o, m, total, q.dtype)
+    return _scan(visit, None, (q, clock))[1]
 
 
-def _chunked_fwd(options, q, keys, clock):
-    out, lse = _chunked(options, q, keys, clock)
+def _scan(visit, carry, blocks):
+    """`jax.lax.scan`, without a loop where there is one block."""
+    return jax.lax.scan(visit, carry, blocks, unroll=blocks[0].shape[0] == 1)
+
+
+def _attend_fwd(options, q, keys, clock):
+    out, lse = _attend(options, q, keys, clock)
     return (out, lse), (q, keys, clock, out, lse)
 
 
-def _chunked_bwd(options, residuals, cotangents):
+def _attend_bwd(options, residuals, cotangents):
     q, keys, clock, out, lse = residuals
-    d_out, d_lse = cotangents
-    blind = lse == -jnp.inf
-    ceiling = jnp.where(blind, jnp.inf, lse)[..., None]  # exp(s - inf) = 0
-    slope = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
-    slope = (slope - jnp.where(blind, 0.0, d_lse))[..., None]
 
-    def visit(d_q, keys: Keys):
+    def visit(d_keys, block):
+        q, clock, out, lse, d_out, d_lse = block
+        blind = lse == -jnp.inf
+        slope = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
+        slope = slope - jnp.where(blind, 0.0, d_lse)
         s, visible = _scores(options, q, keys, clock)
-        p = jnp.exp(jnp.where(visible, s, -jnp.inf) - ceiling)
-        d_p = jnp.einsum("bkgtv,bksv->bkgts", d_out, keys.v, preferred_element_type=jnp.float32)
-        d_s = p * (d_p - slope) * options.scale
+        p = jnp.where(visible, jnp.exp(s - jnp.where(blind, 0.0, lse)[..., None]), 0.0)
+        d_p = jnp.einsum("bkgcv,bksv->bkgcs", d_out, keys.v, preferred_element_type=jnp.float32)
+        d_s = p * (d_p - slope[..., None]) * options.scale
         if options.soft_cap is not None:
             d_s = d_s * (1 - jnp.square(s / options.soft_cap))
         d_s = d_s.astype(q.dtype)
-        d_q += jnp.einsum("bkgts,bksh->bkgth", d_s, keys.k, preferred_element_type=jnp.float32)
-        d_k = jnp.einsum("bkgts,bkgth->bksh", d_s, q, preferred_element_type=jnp.float32)
+        d_q = jnp.einsum("bkgcs,bksh->bkgch", d_s, keys.k, preferred_element_type=jnp.float32)
+        d_k = jnp.einsum("bkgch,bkgcs->bkhs", q, d_s, preferred_element_type=jnp.float32)
         d_v = jnp.einsum(
-            "bkgts,bkgtv->bksv", p.astype(d_out.dtype), d_out, preferred_element_type=jnp.float32
+            "bkgcv,bkgcs->bkvs", d_out, p.astype(d_out.dtype), preferred_element_type=jnp.float32
         )
-        return d_q, (d_k.astype(keys.k.dtype), d_v.astype(keys.v.dtype))
+        return (d_keys[0] + d_k, d_keys[1] + d_v), d_q.astype(q.dtype)
 
-    d_q = jnp.zeros(q.shape, jnp.float32)
-    d_q, (d_k, d_v) = jax.lax.scan(visit, d_q, _split(keys, options.chunk))
-    length = keys.start.shape[1]
-    d_keys = Keys(_join(d_k, length), _join(d_v, length), None, None)
-    return d_q.astype(q.dtype), d_keys, None
+    zeros = tuple(jnp.zeros(x.swapaxes(2, 3).shape, jnp.float32) for x in keys[:2])
+    (d_k, d_v), d_q = _scan(visit, zeros, (q, clock, out, lse, *cotangents))
+    d_k, d_v = (d.swapaxes(2, 3).astype(x.dtype) for d, x in zip((d_k, d_v), keys[:2], strict=True))
+    return d_q, Keys(d_k, d_v, None, None), None
 
 
-_chunked.defvjp(_chunked_fwd, _chunked_bwd)
+_attend.defvjp(_attend_fwd, _attend_bwd)
