@@ -142,7 +142,9 @@ def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pi
     )
 
 
-def take(config: Mapping[str, Any], spec: Mapping[str, Any], n: int) -> UInt8[np.ndarray, "N H W 3"]:
+def take(
+    config: Mapping[str, Any], spec: Mapping[str, Any], n: int
+) -> UInt8[np.ndarray, "N H W 3"]:
     """The first `n` good pictures of a source."""
     source, found = OnePicture(open_source(spec)), []
     for i in range(len(source)):
@@ -183,10 +185,8 @@ def evaluate(model: Autoencoder, config: Mapping[str, Any], folder: str | Path) 
 
 def statistics(model: Autoencoder, config: Mapping[str, Any]) -> dict[str, float]:
     """`scale` and `shift` that give latents of training pictures mean 0 and variance 1."""
-    pictures = [
-        take(config, {k: v for k, v in spec.items() if k != "weight"}, config["data"]["examples"])
-        for spec in config["data"]["train"].values()
-    ]
+    data = config["data"]
+    pictures = [take(config, spec, data["examples"]) for spec in data["train"].values()]
     latents = encode(model, np.concatenate(pictures))
     return {"scale": float(1 / latents.std()), "shift": float(latents.mean())}
 

@@ -1,0 +1,34 @@
+"""Releases a trained autoencoder with the normalisation of its latents.
+
+    python scripts/release_autoencoder.py runs/autoencoder unified/checkpoints/autoencoder
+
+The first folder is a run of `train.py` (its newest checkpoint, averaged weights) or a release. The
+second becomes a release whose config holds the measured `model.scale` and `model.shift`.
+"""
+
+import argparse
+
+import jax
+from flax import nnx
+
+from unified.interop import release, run
+from unified.recipes import autoencoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="a run of train.py, or a release")
+    parser.add_argument("target", help="the release to write")
+    args = parser.parse_args()
+    params, config = (run if run.is_run(args.source) else release).load(args.source)
+    model = nnx.eval_shape(lambda: autoencoder.build(config, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model, nnx.Param)
+    params = release.merge(nnx.to_pure_dict(state), params, args.source)
+    model = nnx.merge(graphdef, jax.tree.map(jax.numpy.asarray, params))
+    config["model"] |= autoencoder.statistics(model, config)
+    release.save(args.target, params, config)
+    print(f"{args.target}: scale {config['model']['scale']}, shift {config['model']['shift']}")
+
+
+if __name__ == "__main__":
+    main()
