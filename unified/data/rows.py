@@ -20,8 +20,7 @@ from unified.sequence import Batch, Layout
 
 log = logging.getLogger(__name__)
 
-# A row that meets so many bad records in turn is not going to find a good one.
-HOPELESS = 10_000
+ROUNDS = 1000  # of reading on while some row finds too few good records
 
 
 class BadRecordsError(RuntimeError):
@@ -105,12 +104,12 @@ class RowIterator(Iterator[Packed]):
 
     def _refill(self) -> None:
         """Brings every row to `lookahead` waiting examples, as far as there are any."""
-        for _ in range(HOPELESS):
+        for _ in range(ROUNDS):
             wanted = [(row, i) for row in self.rows for i in self._draw(row)]
             if not wanted:
                 return
             self._read(wanted)
-        raise BadRecordsError(f"no good record among {HOPELESS}; the last: {self.rows[0].bad[-1:]}")
+        raise BadRecordsError(f"almost all records are bad, as {self.rows[0].bad[-1:]}")
 
     def _draw(self, row: Row) -> list[int]:
         """The next indices of a row, enough to fill its list."""

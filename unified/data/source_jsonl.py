@@ -43,8 +43,9 @@ class JsonlSource(RecordSource):
         if not isinstance(value, str):
             raise TypeError(f"a picture is a path, not {type(value).__name__}")
         path = Path(self.image_root or self.lines[row][0].parent) / value
+        content = path.read_bytes()  # its errors name the file, those of the decoder do not
         try:
-            return decode(path.read_bytes())
+            return decode(content)
         except (OSError, SyntaxError) as error:
             raise OSError(f"{path}: {error}") from error
 

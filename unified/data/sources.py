@@ -96,6 +96,8 @@ class RecordSource(abc.ABC):
         return len(range(self.num_records)[self.rows]) * self.variants
 
     def __getitem__(self, index: int) -> Example | BadRecord:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
         rows = range(self.num_records)[self.rows]
         variant, place = divmod(index, len(rows))
         row = rows[place]

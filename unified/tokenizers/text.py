@@ -19,8 +19,8 @@ class TextTokenizer:
     """`path`: a `tokenizer.json` or the folder that holds one (default: the one that ships).
 
     `marks` names the special tokens where they differ from Qwen's, which BAGEL uses: their ids are
-    `begin_text`, `end_text`, `begin_image`, `end_image`. Raises FileNotFoundError, or ValueError
-    naming the token that the vocabulary lacks.
+    `begin_text`, `end_text`, `begin_image`, `end_image`. All ids are below `vocab_size`. Raises
+    FileNotFoundError, or ValueError naming the token that the vocabulary lacks.
     """
 
     def __init__(self, path: str | Path = DEFAULT, marks: Mapping[str, str] | None = None):
@@ -36,13 +36,9 @@ class TextTokenizer:
         ids = {
             name: self._id(token, name, path) for name, token in (MARKS | dict(marks or {})).items()
         }
+        self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.begin_text, self.end_text = ids["begin_text"], ids["end_text"]
         self.begin_image, self.end_image = ids["begin_image"], ids["end_image"]
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids are below this (the largest id plus one)."""
-        return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text alone, without marks."""

@@ -1,0 +1,90 @@
+"""Pictures: BAGEL's size rule, decoding of every mode, the order of patches."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unified.data.image import decode, fit_latent, fit_patches, patch_grid, to_rgb
+from unified.sequence import LatentLane, PatchLane
+
+# (width, height) -> (width, height) by BAGEL's code, long side 980, short side 224, patches of 14
+BAGEL_SIZES = {
+    (1024, 1024): (980, 980),
+    (512, 512): (518, 518),
+    (100, 100): (224, 224),
+    (2000, 1000): (980, 490),
+    (1000, 2000): (490, 980),
+    (640, 480): (644, 476),
+    (300, 1200): (252, 980),
+    (4000, 300): (980, 70),
+    (1920, 1080): (980, 546),
+    (333, 777): (336, 784),
+    (981, 981): (980, 980),
+    (5000, 5000): (980, 980),
+    (64, 2048): (28, 980),
+}
+
+
+@pytest.mark.parametrize("size", BAGEL_SIZES)
+def test_sizes_are_those_of_bagel(size):
+    width, height = size
+    lane = PatchLane("vit", "und", "vit", patch=14, min_side=224, max_side=980)
+    rows, columns = patch_grid(height, width, lane)
+    assert (columns * 14, rows * 14) == BAGEL_SIZES[size]
+
+
+def test_the_long_side_never_exceeds_the_limit_in_whole_patches():
+    lane = PatchLane("vit", "und", "vit", patch=14, min_side=14, max_side=1005)
+    assert patch_grid(2000, 10, lane) == (71, 1)
+
+
+def test_patches_are_row_column_channel():
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    lane = PatchLane("vit", "und", "vit", patch=2, min_side=2, max_side=6)
+    patches, grid = fit_patches(image, lane)
+    np.testing.assert_array_equal(grid, [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]])
+    first = [0, 1, 2, 3, 4, 5, 18, 19, 20, 21, 22, 23]
+    np.testing.assert_array_equal(patches[0], first)
+    np.testing.assert_array_equal(patches[5], np.array(first) + 36 + 12)
+
+
+def test_latent_pictures_are_scaled_to_cover_and_cropped_in_the_centre():
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, 20:60] = 255  # the square in the middle
+    lane = LatentLane("vae", "gen", "vae", count=1, height=16, width=16)
+    fitted = fit_latent(image, lane)
+    assert fitted.shape == (16, 16, 3)
+    assert fitted[:, 1:-1].min() == 255
+
+
+def test_every_mode_becomes_rgb_on_white():
+    def stored(array, mode=None, format="png"):
+        file = io.BytesIO()
+        image = Image.fromarray(array)
+        (image.convert(mode) if mode else image).save(file, format)
+        return decode(file.getvalue())
+
+    clear = np.zeros((2, 2, 4), np.uint8)
+    clear[0, 0] = (10, 20, 30, 255)
+    for file in (stored(clear), stored(clear, format="webp"), to_rgb(clear)):
+        np.testing.assert_array_equal(file[1, 1], [255, 255, 255])
+    np.testing.assert_array_equal(stored(clear)[0, 0], [10, 20, 30])
+    grey = np.full((2, 2), 100, np.uint8)
+    np.testing.assert_array_equal(stored(grey), np.full((2, 2, 3), 100))
+    np.testing.assert_array_equal(stored(grey, "P"), np.full((2, 2, 3), 100))
+    deep = np.full((2, 2), 0x8000, np.uint16)
+    np.testing.assert_array_equal(stored(deep), np.full((2, 2, 3), 128))
+    np.testing.assert_array_equal(to_rgb(grey), np.full((2, 2, 3), 100))
+    with pytest.raises(ValueError, match="uint8"):
+        to_rgb(np.zeros((2, 2, 3)))
+
+
+def test_pictures_are_turned_upright():
+    image = Image.fromarray(np.zeros((2, 6, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    file = io.BytesIO()
+    image.save(file, "jpeg", exif=exif)
+    assert decode(file.getvalue()).shape == (6, 2, 3)

@@ -1,0 +1,193 @@
+"""The whole input: exact resume for any prefetch and processes, bad records, fill, validation."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from unified.data import rows
+from unified.data.emoji.tasks import EmojiSource
+from unified.data.pipeline import Pipeline, merge_states
+from unified.data.rows import BadRecordsError
+from unified.data.sources import BadRecord
+from unified.sequence import Example, LatentLane, Layout, PatchLane, Segment, TextLane
+from unified.tokenizers.text import TextTokenizer
+
+R = 4  # rows
+
+
+def make_layout(text=32, vit=4, vae=2, size=16):
+    lanes = (
+        TextLane("text", "und", "text", budget=text, losses=text * 3 // 4),
+        PatchLane("vit", "und", "vit", budget=vit, patch=8, min_side=8, max_side=size),
+        LatentLane("vae", "gen", "vae", count=vae, height=size, width=size, stride=8),
+    )
+    return Layout(lanes, begin_text=1, end_text=2, begin_image=3, end_image=4)
+
+
+class Numbers:
+    """Text, reading and drawing examples that say their number; `bad` ones cannot be read."""
+
+    def __init__(self, n=30, bad=()):
+        self.n, self.bad = n, bad
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        origin = f"numbers.jsonl:{i}"
+        if i in self.bad:
+            return BadRecord(origin, "truncated")
+        picture = np.full((16, 8 + 8 * (i % 2), 3), i, np.uint8)
+        answer = Segment(str(i), "target")
+        kinds = {
+            "text": (answer,),
+            "read": (Segment(picture), answer),
+            "draw": (Segment(picture, "context", ("vae", "vit")), Segment(picture, "target")),
+        }
+        task = list(kinds)[i % 3]
+        return Example(kinds[task], task, origin)
+
+
+def encode(text):
+    return [ord(letter) for letter in text]
+
+
+def make(source=None, **kwargs):
+    options = {"batch_size": R, "seed": 5, "dropout": {"vit": 0.3, "text": 0.3}, "lookahead": 6}
+    return Pipeline([source or Numbers()], make_layout(), encode, **(options | kwargs))
+
+
+def take(pipeline, n):
+    return [next(pipeline) for _ in range(n)]
+
+
+def assert_equal(got, want):
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_interrupted_is_uninterrupted(prefetch):
+    want = take(make(prefetch=1), 9)
+    first = make(prefetch=prefetch)
+    assert_equal(take(first, 4), want[:4])
+    state = json.loads(json.dumps(first.get_state()))
+    first.close()
+    second = make(prefetch=3 - prefetch, threads=1)
+    take(second, 2)  # an iterator that has run is set back too
+    second.set_state(state)
+    assert second.get_state() == state
+    assert_equal(take(second, 5), want[4:])
+
+
+def test_two_processes_make_the_rows_of_one_and_continue_as_one():
+    want = take(make(), 6)
+    halves = [make(rows=range(0, 2)), make(rows=range(2, 4))]
+    parts = [take(half, 3) for half in halves]
+    join = lambda *leaves: np.concatenate(leaves)
+    assert_equal([jax.tree.map(join, *pair) for pair in zip(*parts, strict=True)], want[:3])
+    one = make()
+    one.set_state(merge_states([half.get_state() for half in halves]))
+    assert_equal(take(one, 3), want[3:])
+    four = [make(rows=[r]) for r in range(R)]
+    for process in four:
+        process.set_state(merge_states([half.get_state() for half in halves]))
+    parts = [take(process, 3) for process in four]
+    assert_equal([jax.tree.map(join, *row) for row in zip(*parts, strict=True)], want[3:])
+
+
+def test_a_state_of_another_batch_size_is_refused():
+    with pytest.raises(ValueError, match="saved with batch_size 4; it can go on only"):
+        make(batch_size=2).set_state(make().get_state())
+
+
+def test_validation_shows_each_example_once_in_batches_that_end():
+    runs = [list(make(num_examples=n, dropout=None, prefetch=0)) for n in (30, 30, 10**9)]
+    assert_equal(runs[1], runs[0])
+    assert_equal(runs[2], runs[0])
+    targets = [b.lanes["text"].loss_target[b.lanes["text"].loss_weight > 0] for b in runs[0]]
+    said = "".join(chr(i) if i != 2 else " " for i in np.concatenate(targets))
+    drawn = [b.lanes["vae"].pixels[b.lanes["vae"].noised][:, 0, 0, 0] for b in runs[0]]
+    read = [i for i in range(30) if i % 3 < 2]
+    assert sorted(map(int, said.split())) == read
+    assert sorted(np.concatenate(drawn)) == [i for i in range(30) if i % 3 == 2]
+
+
+def test_bad_records_are_logged_once_counted_and_kept_in_the_state(caplog):
+    with caplog.at_level(logging.WARNING):
+        pipeline = make(Numbers(bad=(3, 11)), max_bad_records=2)
+        take(pipeline, 12)  # several epochs
+    warnings = sorted(record.getMessage() for record in caplog.records)
+    assert warnings == [f"bad record numbers.jsonl:{i}: truncated" for i in (11, 3)]
+    again = make(Numbers(bad=(3, 11)), max_bad_records=2)
+    again.set_state(pipeline.get_state())
+    take(again, 1)
+    assert pipeline.metrics()["bad_records"] == again.metrics()["bad_records"] == 2
+
+
+def test_too_many_bad_records_stop_the_run_and_name_the_last():
+    message = r"3 bad records, and max_bad_records is 2; the last is numbers\.jsonl:\d+: truncated"
+    with pytest.raises(BadRecordsError, match=message):
+        take(make(Numbers(bad=(3, 11, 12)), max_bad_records=2), 12)
+
+
+def test_an_example_that_no_row_holds_is_a_bad_record(caplog):
+    class Source(Numbers):
+        def __getitem__(self, i):
+            too_long = Example((Segment("x" * 99),), "text", f"long:{i}")
+            return too_long if i == 4 else super().__getitem__(i)
+
+    pipeline = make(Source())
+    take(pipeline, 6)
+    assert pipeline.metrics()["bad_records"] == 1
+    assert "bad record long:4: larger than a row: needs text 101 (limit 32)" in caplog.text
+
+
+def test_nothing_but_bad_records_ends(monkeypatch):
+    monkeypatch.setattr(rows, "ROUNDS", 20)
+    with pytest.raises(BadRecordsError, match="almost all records are bad"):
+        next(make(Numbers(n=3, bad=(0, 1, 2)), prefetch=0, lookahead=1))
+
+
+def test_what_cannot_be_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"dropout of \['vitt'\]"):
+        make(dropout={"vitt": 0.1})
+    with pytest.raises(ValueError, match="the budget is 3: raise budget or lower max_side"):
+        Pipeline([Numbers()], make_layout(vit=3), encode, batch_size=1)
+
+
+def test_metrics_count_what_the_batches_hold():
+    pipeline = make(prefetch=2)
+    batches = take(pipeline, 3)
+    metrics = pipeline.metrics()
+    used = {
+        name: np.mean([np.mean(batch.lanes[name].tokens.stop > 0) for batch in batches])
+        for name in ("text", "vit", "vae")
+    }
+    for name, share in used.items():
+        assert metrics[f"fill/{name}"] == pytest.approx(share)
+    slots = {"text": 32, "vit": 4, "vae": 8}
+    fill = sum(used[name] * n for name, n in slots.items()) / 44
+    assert metrics["fill"] == pytest.approx(fill)
+    assert metrics["padding_waste"] == pytest.approx(1 - fill)
+    tasks = sum(metrics[f"examples/{task}"] for task in ("text", "read", "draw"))
+    assert metrics["examples"] == pytest.approx(tasks)
+    assert pipeline.metrics() == {"bad_records": 0.0}  # since the last call
+
+
+def test_the_emoji_mixture_fills_95_percent_of_the_slots():
+    tokenizer = TextTokenizer()
+    layout = make_layout(text=112, vit=256, vae=6, size=64)
+    pipeline = Pipeline(
+        [EmojiSource()],
+        layout,
+        tokenizer.encode,
+        batch_size=2,
+        dropout={"text": 0.1, "vae": 0.1, "vit": 0.1},
+    )
+    take(pipeline, 25)  # past the start, when there is most to choose from
+    pipeline.metrics()
+    take(pipeline, 25)
+    assert pipeline.metrics()["fill"] > 0.95

@@ -1,0 +1,261 @@
+"""Every kind of source on files made here, and every kind of bad record with its file and row."""
+
+import base64
+import io
+import json
+import pathlib
+import re
+import tarfile
+
+import msgpack
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from unified.data.sources import BadRecord, open_source
+from unified.sequence import Example
+
+
+def png(value, size=(6, 4)):
+    file = io.BytesIO()
+    Image.new("RGB", size, (value, 0, 0)).save(file, "png")
+    return file.getvalue()
+
+
+def says(example):
+    """Short form of an example: texts and the red of pictures, targets after `>`."""
+    assert isinstance(example, Example), example
+    show = lambda content: content if isinstance(content, str) else int(content[0, 0, 0])
+    return [(">" if s.role == "target" else "") + str(show(s.content)) for s in example.segments]
+
+
+def views(example):
+    return [s.views for s in example.segments if s.modality == "image"]
+
+
+def write_jsonl(folder, *lines):
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "train.jsonl").write_text(text + "\n")
+    return open_source({"format": "jsonl", "path": str(folder)})
+
+
+def turns(*values):
+    speakers = ("human", "gpt")
+    return [{"from": speakers[i % 2], "value": value} for i, value in enumerate(values)]
+
+
+def test_folder_with_jsonl(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in (1, 2):
+        (tmp_path / f"pictures/{i}.png").write_bytes(png(i))
+    both = ["pictures/1.png", "pictures/2.png"]
+    source = write_jsonl(
+        tmp_path,
+        {"image": both[0], "conversations": turns("<image>\nwhat is it?", "one", "sure?", "yes")},
+        "",
+        {"image": both, "conversations": turns("from <image> to <image>, why?", "because")},
+        {"image": both[0], "conversations": turns("no mark", "fine")},
+        {"image": both, "conversations": turns("redden <image>", "here: <image>")},
+        {"conversations": turns("text only", "yes")},
+    )
+    assert len(source) == 5
+    assert says(source[0]) == ["1", "what is it?", ">one", "sure?", ">yes"]
+    assert says(source[1]) == ["from", "1", "to", "2", ", why?", ">because"]
+    assert says(source[2]) == ["1", "no mark", ">fine"]
+    assert says(source[3]) == ["redden", "1", ">here:", ">2"]
+    assert says(source[4]) == ["text only", ">yes"]
+    assert views(source[0]) == [("vit",)]
+    assert views(source[3])[0] == ("vae", "vit")
+    assert [example.task for example in source] == ["vqa", "vqa", "vqa", "edit", "text"]
+    assert source[1].origin == f"{tmp_path}/train.jsonl:3"
+
+
+def test_parquet_text_to_image_and_edits(tmp_path):
+    drawn = {
+        "jpg": [png(i) for i in range(5)],
+        "captions": [json.dumps({"short": f"s{i}", "long": f"l{i}"}) for i in range(5)],
+        "unread": [0] * 5,
+    }
+    pq.write_table(pa.table(drawn), tmp_path / "a.parquet", row_group_size=2)
+    pq.write_table(pa.table(drawn), tmp_path / "b.parquet", row_group_size=3)
+    spec = {"format": "parquet", "path": str(tmp_path), "columns": {"image": "jpg"}}
+    source = open_source(spec | {"variants": 2})
+    assert len(source) == 20
+    assert says(source[3]) == ["s3", ">3"]
+    assert says(source[13]) == ["l3", ">3"]
+    assert source[6].origin == f"{tmp_path}/b.parquet:1"
+    captions = open_source(spec | {"task": "caption", "rows": [4, 7]})
+    assert [says(example) for example in captions] == [["4", ">s4"], ["0", ">s0"], ["1", ">s1"]]
+    assert captions.group_sizes == [1, 2]
+
+    edits = tmp_path / "edits"
+    edits.mkdir()
+    table = {
+        "image_list": [[png(1), png(2)], [png(3), png(4), png(5)]],
+        "instruction_list": [[["up", "raise"]], [["more"], ["again"]]],
+    }
+    pq.write_table(pa.table(table), edits / "e.parquet")
+    source = open_source({"format": "parquet", "path": str(edits), "variants": 2})
+    assert says(source[0]) == ["1", "up", ">2"]
+    assert says(source[2]) == ["1", "raise", ">2"]
+    assert says(source[1]) == ["3", "more", ">4", "again", ">5"]
+    assert views(source[0]) == [("vae", "vit")] * 2
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def test_webdataset(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        add(tar, "x/1.png", png(1))
+        add(tar, "x/1.txt", "first caf\u00e9".encode())
+        add(tar, "x/2.a.png", png(2))
+        add(tar, "x/2.b.png", png(3))
+        add(tar, "x/2.json", json.dumps({"instruction_list": ["redder"]}).encode())
+        add(tar, "x/3.jpg", png(4))
+        add(tar, "x/3.json", json.dumps({"conversations": turns("<image> red?", "4")}).encode())
+    source = open_source({"format": "webdataset", "path": str(tmp_path / "*.tar")})
+    examples = [says(example) for example in source]
+    assert examples == [["first caf\u00e9", ">1"], ["2", "redder", ">3"], ["4", "red?", ">4"]]
+    assert source[1].origin == f"{tmp_path}/0.tar:x/2"
+
+
+def write_array_record(path, *entries):
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for entry in entries:
+        writer.write(entry)
+    writer.close()
+    return open_source({"format": "array_record", "path": str(path.parent)})
+
+
+def test_array_record_holds_json_or_msgpack(tmp_path):
+    write_array_record(tmp_path / "b.array_record-00000-of-00001", msgpack.packb({"text": "last"}))
+    as_json = {"image": base64.b64encode(png(2)).decode(), "caption": "two"}
+    source = write_array_record(
+        tmp_path / "a.array_record",
+        msgpack.packb({"image": png(1), "captions": ["one", "uno"]}),
+        json.dumps(as_json).encode(),
+    )
+    assert [says(example) for example in source] == [["one", ">1"], ["two", ">2"], [">last"]]
+    assert source[2].origin.endswith("b.array_record-00000-of-00001:0")
+
+
+def test_tfds_without_tensorflow(tmp_path):
+    import tensorflow_datasets as tfds
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = pathlib.Path(tmp_path)
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=["cat", "dog"])
+            features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": label}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(4):
+                yield i, {"image": io.BytesIO(png(i)), "label": i % 2}
+
+    builder = Tiny(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    spec = {"format": "tfds", "path": str(builder.data_path), "prompt": "a {}"}
+    source = open_source(spec | {"task": "caption"})
+    said = sorted(says(example) for example in source)
+    assert said == [["0", ">a cat"], ["1", ">a dog"], ["2", ">a cat"], ["3", ">a dog"]]
+    assert source[0].origin == f"{builder.data_path}/train:0"
+
+
+def test_a_source_by_import_path_and_refusals(tmp_path):
+    emoji = {"format": "unified.data.emoji.tasks:EmojiSource", "split": "validation", "length": 3}
+    assert len(open_source(emoji)) == 3
+    with pytest.raises(ValueError, match="unknown format 'csv': use one of"):
+        open_source({"format": "csv"})
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(ValueError, match=r"source 'jsonl': .*'colour'"):
+        open_source({"format": "jsonl", "path": str(tmp_path), "colour": 1})
+    with pytest.raises(ValueError, match="no records"):
+        open_source({"format": "jsonl", "path": str(tmp_path), "rows": [5, None]})
+    with pytest.raises(FileNotFoundError, match=r"no \.tar files"):
+        open_source({"format": "webdataset", "path": str(tmp_path)})
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"cut\.parquet is not a whole parquet file"):
+        open_source({"format": "parquet", "path": str(tmp_path)})
+
+
+JSONL = {
+    "broken JSON": ('{"image": "1.png", ', "JSONDecodeError"),
+    "not a map": ("[1, 2]", "a line is a JSON object, not list"),
+    "missing file": ({"image": "9.png", "caption": "x"}, r"FileNotFoundError: .*9\.png"),
+    "truncated picture": ({"image": "cut.png", "caption": "x"}, r"cut\.png: .*truncated"),
+    "not a picture": ({"image": "train.jsonl", "caption": "x"}, "cannot identify"),
+    "wrong type of picture": ({"image": 3, "caption": "x"}, "a picture is a path, not int"),
+    "wrong type of text": ({"image": "1.png", "caption": 5}, "text is a string, not int"),
+    "wrong type of turns": ({"conversations": 5}, "conversations is a list of turns, not int"),
+    "unknown speaker": ({"conversations": [{"from": "me"}]}, "a turn is"),
+    "too few pictures": (
+        {"image": "1.png", "conversations": turns("<image><image>", "a")},
+        "2 <image> marks for 1 pictures",
+    ),
+    "no caption": ({"image": "1.png"}, "KeyError: 'caption'"),
+    "no captions": ({"image": "1.png", "captions": []}, "no text among the alternatives"),
+    "odd edit": ({"image_list": ["1.png"], "instruction_list": []}, "1 pictures with 0"),
+    "nothing known": ({"picture": "1.png"}, "no conversations, image_list, image or text"),
+}
+
+
+@pytest.mark.parametrize("kind", JSONL)
+def test_bad_lines_name_file_row_and_reason(tmp_path, kind):
+    line, reason = JSONL[kind]
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "cut.png").write_bytes(png(1, (99, 99))[:150])
+    source = write_jsonl(tmp_path, {"text": "good"}, line)
+    assert says(source[0]) == [">good"]
+    bad = source[1]
+    assert isinstance(bad, BadRecord)
+    assert bad.origin == f"{tmp_path}/train.jsonl:2"
+    assert re.search(reason, bad.reason), bad.reason
+
+
+def test_bad_records_of_the_other_formats(tmp_path):
+    table = {"image": [png(1), png(1, (99, 99))[:150], None], "caption": ["a", "b", "c"]}
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    source = open_source({"format": "parquet", "path": str(tmp_path)})
+    assert says(source[0]) == ["a", ">1"]
+    assert source[1].origin == f"{tmp_path}/p.parquet:1" and "truncated" in source[1].reason
+    assert "a picture is bytes, base64 or an array, not NoneType" in source[2].reason
+
+    with tarfile.open(tmp_path / "w.tar", "w") as tar:
+        add(tar, "1.png", png(1))
+        add(tar, "1.txt", b"\xff")
+        add(tar, "2.png", png(2))
+    whole = (tmp_path / "w.tar").read_bytes()
+    (tmp_path / "w.tar").write_bytes(whole[:2600])  # ends within the second picture
+    source = open_source({"format": "webdataset", "path": str(tmp_path)})
+    reasons = [(bad.origin, bad.reason) for bad in source]
+    assert reasons[0][0] == f"{tmp_path}/w.tar:1" and "UnicodeDecodeError" in reasons[0][1]
+    assert reasons[-1][0] == f"{tmp_path}/w.tar:end" and "damaged" in reasons[-1][1]
+
+    good, cut = msgpack.packb({"text": "a"}), msgpack.packb({"text": "a"})[:-1]
+    source = write_array_record(tmp_path / "r.array_record", good, cut, msgpack.packb([1]))
+    assert says(source[0]) == [">a"]
+    assert source[1].origin == f"{tmp_path}/r.array_record:1"
+    assert source[2].reason == "TypeError: an entry is a map of fields, not list"
+
+
+def test_pixels_of_a_parquet_picture_are_those_of_the_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    row = {"image": [{"bytes": file.getvalue(), "path": "x.png"}], "caption": ["noise"]}
+    pq.write_table(pa.table(row), tmp_path / "hf.parquet")
+    source = open_source({"format": "parquet", "path": str(tmp_path)})
+    np.testing.assert_array_equal(source[0].segments[1].content, pixels)
