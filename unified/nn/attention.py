@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.interval_attention import interval_attention
+from unified.nn.linear import contract
 from unified.nn.norm import RMSNorm
 from unified.nn.position import Rope, rotate
 from unified.nn.stack import param, scaled, zeros
@@ -49,7 +50,7 @@ class HeadsIn(nnx.Module):
         self.axis = axis
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
-        y = jnp.einsum("btd,dnh->btnh", x, self.kernel.astype(x.dtype))
+        y = contract(x, self.kernel.astype(x.dtype))
         if self.bias is not None:
             y = y + self.bias.astype(x.dtype)
         return constrain(y, "batch", "length", self.axis, "head_dim")
@@ -65,7 +66,7 @@ class HeadsOut(nnx.Module):
         self.bias = param(zeros, rngs, (D,), ("embed",)) if cfg.out_bias else None
 
     def __call__(self, x: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        y = jnp.einsum("btnh,nhd->btd", x, self.kernel.astype(x.dtype))
+        y = contract(x, self.kernel.astype(x.dtype), 2)
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
 
