@@ -26,7 +26,7 @@ from unified.interop import release
 from unified.training import config as configs
 from unified.training import processes, tree
 from unified.training.checkpoint import Checkpoints
-from unified.training.feed import Feed
+from unified.training.feed import Fed, Feed
 from unified.training.metrics import Journal, Monitor, NonFinite
 from unified.training.progress import Display
 from unified.training.setup import Setup, prepare
@@ -115,52 +115,51 @@ def describe(run: Run, start: int, changes: list[str]) -> None:
 
 def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainState, str | None]:
     """The state at the end, and the signal that ended the run early, if one did."""
-    config, setup = run.config, run.setup
-    inputs = draw(run, "train")
+    config, setup, inputs = run.config, run.setup, draw(run, "train")
     if host:
         inputs.set_state(merged(inputs, host["inputs"]))
-    validate = validation(run) if config.validation.every else None
-    monitor = Monitor(every=config.log_every, window=host.get("window"))
+    validate = validation(run)
+
+    def report(step: int, values: dict[str, float]) -> None:
+        journal.write(step, values)
+        run.display.line(step, values, at_most=stop.seconds_left)
+
+    monitor = Monitor(report, every=config.log_every, window=host.get("window"))
     signal = None
     with (
         Journal(run.workdir, after=start, write=processes.is_first()) as journal,
         Stop(config.max_minutes, check_every=config.log_every) as stop,
         Feed(inputs, setup.place, start=start, every=config.log_every) as feed,
     ):
-
-        def log(line: tuple[int, dict[str, float]] | None) -> None:
-            if line:
-                journal.write(*line)
-                left = monitor.seconds_per_step * (config.total_steps - line[0])
-                run.display.line(*line, seconds_left=min(left, stop.seconds_left))
-
         for step in range(start + 1, config.total_steps + 1):
             with jax.transfer_guard("disallow"):
                 fed = next(feed)
                 state, metrics = setup.train_step(state, fed.arrays)
-                log(monitor.follow(step, metrics, fed))
+                monitor.follow(step, metrics, fed)
             run.display.advance(step, fed)
 
             signal = stop.signalled(step)
-            ending = signal or step == config.total_steps or stop.out_of_time(step)
-            validating = validate and not signal and (ending or step % config.validation.every == 0)
-            saving = ending or step % config.checkpoint.every == 0
-            if validating or saving:
-                log(monitor.catch_up())  # raises where the state is not worth keeping
-            validated = validate(averaged(state), config.seed) if validating else {}
-            if validating:
-                journal.write(step, validated)
-                run.display.line(step, validated)
-            if saving:
-                places = processes.gather_json(fed.state)
-                now = {"inputs": places, "window": monitor.window.pairs}
-                run.checkpoints.save(step, state, now, validated)
-            if validating or saving:
+            ending = bool(signal) or step == config.total_steps or stop.out_of_time(step)
+            validating = not signal and validate.is_due(step, ending)
+            if validating or ending or step % config.checkpoint.every == 0:
+                monitor.catch_up()  # raises where the state is not worth keeping
+                validated = validate(averaged(state)) if validating else {}
+                if validated:
+                    report(step, validated)
+                if ending or step % config.checkpoint.every == 0:
+                    save(run, step, state, fed, monitor, validated)
                 monitor.restart_clock()
             if ending:
                 break
     run.checkpoints.wait()
     return state, signal
+
+
+def save(run: Run, step: int, state: TrainState, fed: Fed, monitor: Monitor, validated) -> None:
+    """Everything that the next run needs to go on as this one would have."""
+    places = processes.gather_json(fed.state)
+    host = {"inputs": places, "window": monitor.window.pairs}
+    run.checkpoints.save(step, state, host, validated)
 
 
 def draw(run: Run, split: str, task: str | None = None) -> Any:
@@ -175,10 +174,8 @@ def merged(inputs: Any, states: list[Any]) -> Any:
 
 
 def validation(run: Run) -> Validation:
-    options = run.config.validation
-    return Validation(
-        run.setup, lambda task: draw(run, "validation", task), options.tasks, options.batches
-    )
+    inputs = lambda task: draw(run, "validation", task)
+    return Validation(run.setup, inputs, seed=run.config.seed, **run.config.validation)
 
 
 # Act 3: what came of it.

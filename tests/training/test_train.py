@@ -50,13 +50,13 @@ def start():
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     return output
 
 
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 400
     while not any(line["step"] >= step for line in read(workdir / "metrics.jsonl")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

@@ -59,7 +59,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     file, _, argument = path.partition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or not Path(file).is_file():
+    if spec is None or spec.loader is None or not Path(file).is_file():
         raise ValueError(f"--config {file}: no such Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

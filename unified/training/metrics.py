@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,39 +47,44 @@ class Window:
 
 
 class Monitor:
-    """Follows the steps one behind, so that looking at losses never stops the device."""
+    """Follows the steps one behind, so that looking at losses never stops the device.
 
-    def __init__(self, *, every: int, window: Mapping[str, Any] | None = None):
+    `report(step, values)` is called for every step that is a multiple of `every`, with the means
+    since the last report and the throughput. Steps count from 1.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[int, Values], None],
+        *,
+        every: int,
+        window: Mapping[str, Any] | None = None,
+    ):
         self.window = Window(window)
-        self.seconds_per_step = math.nan
-        self._every = every
+        self._report, self._every = report, every
         self._pending: tuple[int, Losses, Fed] | None = None
-        self._tokens = 0
-        self._busy, self._steps = 0.0, 0
+        self._tokens = self._steps = 0
+        self._busy = 0.0
         self._last: float | None = None
 
-    def follow(self, step: int, metrics: Losses, fed: Fed) -> tuple[int, Values] | None:
-        """Takes in a step just begun; returns the log line that the one before completed, if any.
-
-        `step` counts from 1. Raises NonFinite for the step before.
-        """
-        line = self.catch_up()
+    def follow(self, step: int, metrics: Losses, fed: Fed) -> None:
+        """Takes in a step just begun. Raises NonFinite for the one before."""
+        self.catch_up()
         self._pending = (step, metrics, fed)
-        return line
 
-    def catch_up(self) -> tuple[int, Values] | None:
-        """Waits for the step under way and takes its metrics."""
+    def catch_up(self) -> None:
+        """Waits for the step under way and takes its metrics. Raises NonFinite."""
         if self._pending is None:
-            return None
+            return
         (step, metrics, fed), self._pending = self._pending, None
         pairs = {name: (float(s), float(n)) for name, (s, n) in jax.device_get(metrics).items()}
-        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(pairs[name][0])]
-        if bad:
-            raise NonFinite(step, [n for n, (s, _) in pairs.items() if not math.isfinite(s)])
+        if not all(math.isfinite(pairs[name][0]) for name in ("loss", "grad_norm")):
+            raise NonFinite(step, [name for name, (s, _) in pairs.items() if not math.isfinite(s)])
         padding = {"padding": (fed.slots - fed.tokens, fed.slots)} if fed.slots else {}
         self.window.add({**pairs, **padding})
         self._clock(fed)
-        return (step, self._line(fed)) if step % self._every == 0 else None
+        if step % self._every == 0:
+            self._report(step, self._line(fed))
 
     def restart_clock(self) -> None:
         """Keeps what was done since the last step out of the throughput."""
@@ -97,8 +102,7 @@ class Monitor:
         values = self.window.means()
         values |= {f"input/{name}": float(value) for name, value in fed.metrics.items()}
         if self._steps and self._busy:
-            self.seconds_per_step = self._busy / self._steps
-            values["seconds_per_step"] = self.seconds_per_step
+            values["seconds_per_step"] = self._busy / self._steps
             if self._tokens:
                 values["tokens_per_second"] = self._tokens / self._busy
         self.window = Window()

@@ -37,10 +37,10 @@ class Display:
         if self._bar:
             self._bar.update(self._task, completed=step)
 
-    def line(
-        self, step: int, values: Mapping[str, float], *, seconds_left: float = math.inf
-    ) -> None:
-        """Shows the losses of each process, throughput, waste and time left."""
+    def line(self, step: int, values: Mapping[str, float], *, at_most: float = math.inf) -> None:
+        """Shows the losses of each process, throughput, waste and the time left, if it is known:
+        `at_most` so many seconds.
+        """
         losses = ("loss", *self._losses, "validation/loss")
         parts = [f"{name} {values[name]:.4g}" for name in losses if name in values]
         if "tokens_per_second" in values:
@@ -48,9 +48,8 @@ class Display:
         if "padding" in values:
             parts.append(f"padding {values['padding']:.1%}")
         if "seconds_per_step" in values:
-            parts.append(f"{values['seconds_per_step']:.3g} s/step")
-        if math.isfinite(seconds_left):
-            parts.append(f"left {_clock(max(seconds_left, 0))}")
+            left = min(values["seconds_per_step"] * (self._total - step), max(at_most, 0))
+            parts.append(f"{values['seconds_per_step']:.3g} s/step  left {_clock(left)}")
         text = "  ".join(parts)
         if self._bar and "loss" in values:
             self._bar.update(self._task, completed=step, description=text)

@@ -44,29 +44,13 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
 
     Raises ValueError for a batch that the mesh does not divide, and for a pattern without a match.
     """
-    rows = config["batch_size"] // config["accumulation"]
-    if rows % sharding.num_row_shards(mesh):
-        raise ValueError(
-            f"batch_size / accumulation = {rows} rows do not divide over the "
-            f"{sharding.num_row_shards(mesh)} devices of mesh axes data and fsdp: change one"
-        )
+    cut = (config["batch_size"], config["accumulation"])
+    check_rows(mesh, *cut)
     model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
-    graphdef, params = nnx.split(model, nnx.Param)
-    params = nnx.to_pure_dict(params)
-    frozen = match(params, config["freeze"], field="freeze")
-    task = Task(
-        model=graphdef,
-        loss=recipe.loss,
-        counts=recipe.counts,
-        weights=dict(config["loss_weights"]),
-        trained=jax.tree.map(lambda hit: not hit, frozen),
-        ema_decay=config["ema"]["decay"],
-        ema_warmup=config["ema"]["warmup"],
-    )
-    chosen = lambda tree: select(tree, task.trained)
-    optimizer = make_optimizer(
-        config["optimizer"], chosen(params), chosen(sharding.ranks(model)), config["total_steps"]
-    )
+    task = make_task(config, recipe, model)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    trained, ranks = (select(tree, task.trained) for tree in (params, sharding.ranks(model)))
+    optimizer = make_optimizer(config["optimizer"], trained, ranks, config["total_steps"])
 
     def init(seed: jax.Array, loaded: Tree) -> TrainState:
         build, train = jax.random.split(jax.random.key(seed))
@@ -75,22 +59,32 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
         return init_state(task, combine(loaded, params) if loaded else params, optimizer, train)
 
     shapes = jax.eval_shape(init, 0, None)
-    shardings = state_shardings(
-        shapes, sharding.param_shardings(model, mesh), task, optimizer, mesh
-    )
-    whole = sharding.replicated(mesh)
+    places = state_shardings(shapes, sharding.param_shardings(model, mesh), task, optimizer, mesh)
+    placed = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+    step, whole = make_train_step(task, optimizer), sharding.replicated(mesh)
     return Setup(
         task=task,
-        abstract=jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        ),
-        init=jax.jit(init, out_shardings=shardings),
-        train_step=jax.jit(
-            make_train_step(task, optimizer), donate_argnums=0, out_shardings=(shardings, whole)
-        ),
+        abstract=jax.tree.map(placed, shapes, places),
+        init=jax.jit(init, out_shardings=places),
+        train_step=jax.jit(step, donate_argnums=0, out_shardings=(places, whole)),
         eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
-        rows=local_rows(mesh, config["batch_size"], config["accumulation"]),
-        place=lambda batch: place(batch, mesh, config["batch_size"], config["accumulation"]),
+        rows=local_rows(mesh, *cut),
+        place=lambda batch: place(batch, mesh, *cut),
+    )
+
+
+def make_task(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) -> Task:
+    """What `config` asks of a recipe's model (abstract is enough)."""
+    graphdef, variables = nnx.split(model, nnx.Param)
+    frozen = match(nnx.to_pure_dict(variables), config["freeze"], field="freeze")
+    return Task(
+        model=graphdef,
+        loss=recipe.loss,
+        counts=recipe.counts,
+        weights=dict(config["loss_weights"]),
+        trained=jax.tree.map(lambda hit: not hit, frozen),
+        ema_decay=config["ema"]["decay"],
+        ema_warmup=config["ema"]["warmup"],
     )
 
 
@@ -119,6 +113,15 @@ def state_shardings(
     )
     ema = None if shapes.ema is None else trained
     return TrainState(whole, params, moments, ema, whole)
+
+
+def check_rows(mesh: Mesh, batch_size: int, accumulation: int) -> None:
+    rows, ways = batch_size // accumulation, sharding.num_row_shards(mesh)
+    if rows % ways:
+        raise ValueError(
+            f"batch_size / accumulation = {rows} rows do not divide over the {ways} devices of "
+            "mesh axes data and fsdp: change one of them"
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

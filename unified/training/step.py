@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from unified.sequence import struct
+from unified.sequence import Array, struct
 from unified.training.optimizer import Optimizer
 from unified.training.tree import Tree, combine, select
 
@@ -26,11 +26,11 @@ Losses = Mapping[str, Pair]
 class TrainState:
     """Everything a checkpoint holds, as plain arrays in plain nested dicts."""
 
-    step: jax.Array
+    step: Array
     params: Tree
     opt_state: optax.OptState  # of the trained parameters
     ema: Tree  # average of the trained parameters, or None
-    key: jax.Array
+    key: Array
 
 
 @dataclasses.dataclass(frozen=True)

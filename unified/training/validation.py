@@ -1,7 +1,7 @@
 """Losses on data kept from training, per task, on the same batches and noise each time."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,22 +12,37 @@ from unified.training.tree import Tree
 
 
 class Validation:
-    """Holds `batches` host batches of every task, drawn on first use."""
+    """Holds `batches` host batches of every task, drawn on first use.
 
-    def __init__(self, setup: Setup, inputs: Any, tasks: Sequence[str], batches: int):
-        """`inputs(task) -> iterator` of host batches; no `tasks` means all data together (None)."""
-        self._setup, self._batches = setup, batches
-        self._inputs = {task: inputs(task) for task in (tasks or (None,))}
+    `inputs(task)` gives an iterator over host batches; no `tasks` means all data together (None).
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        inputs: Callable[[str | None], Any],
+        *,
+        tasks: Sequence[str],
+        batches: int,
+        every: int,
+        seed: int,
+    ):
+        self._setup, self._batches, self._every, self._seed = setup, batches, every, seed
+        self._inputs = {task: inputs(task) for task in (tasks or (None,))} if every else {}
         self._held: Mapping[str | None, list[Any]] | None = None
 
-    def __call__(self, params: Tree, seed: int) -> Values:
+    def is_due(self, step: int, ending: bool) -> bool:
+        """After every so many steps (0: never) and at the end."""
+        return self._every > 0 and (ending or step % self._every == 0)
+
+    def __call__(self, params: Tree) -> Values:
         """`validation/task/loss-name` of every loss and task, and `validation/loss`, their mean."""
         if self._held is None:
             take = lambda inputs: list(itertools.islice(inputs, self._batches))
             self._held = {task: take(inputs) for task, inputs in self._inputs.items()}
         values: Values = {}
         for task, batches in self._held.items():
-            means = self._losses(params, batches, jax.random.key(seed)).means()
+            means = self._losses(params, batches, jax.random.key(self._seed)).means()
             prefix = f"validation/{task}" if task else "validation"
             weights = self._setup.task.weights
             objective = sum(weights[name] * means[name] for name in weights if name in means)
@@ -38,7 +53,7 @@ class Validation:
             values["validation/loss"] = sum(objectives) / len(objectives)
         return values
 
-    def _losses(self, params: Tree, batches: Iterator[Any], key: jax.Array) -> Window:
+    def _losses(self, params: Tree, batches: Sequence[Any], key: jax.Array) -> Window:
         window = Window()
         for index, batch in enumerate(batches):
             arrays = self._setup.place(batch)
