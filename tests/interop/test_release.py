@@ -27,7 +27,7 @@ def test_a_release_loads_as_it_was_saved(params, tmp_path):
     release.save(tmp_path / "out", params, config, files=[tokenizer])
 
     loaded, loaded_config = release.load(tmp_path / "out")
-    assert loaded_config == {"model": {"widths": [1, 2]}, "name": "tiny"}
+    assert loaded_config == {"model": {"widths": (1, 2)}, "name": "tiny"}
     assert (tmp_path / "out/tokenizer.json").read_text() == "{}"
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded))
     assert loaded["runs"].keys() == {"0", "1"}

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Renorm = Literal["none", "global", "channel", "text_channel"]
-Scale = float | Float[Array, "B"] | None
+Scale = float | Float[Array | np.ndarray, "B"] | None
 RENORMS = ("none", "global", "channel", "text_channel")
 
 

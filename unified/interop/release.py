@@ -66,7 +66,8 @@ def save(
 
 
 def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
-    """Reads `(params, config)` of a release folder: numpy arrays in the stored dtype, plain json.
+    """Reads `(params, config)` of a release folder: numpy arrays in the stored dtype, plain json
+    with tuples for lists.
 
     Raises `FileNotFoundError` that names the missing file, `ValueError` for a damaged one.
     `merge` checks the parameters against a model's and gives them its dtypes and keys (a place in
@@ -82,10 +83,15 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
             )
     try:
         tensors = safetensors.deserialize((folder / WEIGHTS).read_bytes())
-        config = json.loads((folder / CONFIG).read_text())
+        config = load_config(folder)
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"released model {os.fspath(path)!r} is damaged: {error}") from error
     return unflatten({name: _array(tensor) for name, tensor in tensors}), config
+
+
+def load_config(folder: PathLike) -> dict[str, Any]:
+    """`config.json` of a folder; tuples for lists, so that what is made of it can be hashed."""
+    return _tuples(json.loads((epath.Path(folder) / CONFIG).read_text()))
 
 
 def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike = "") -> Params:
@@ -133,6 +139,12 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
             node = node.setdefault(key, {})
         node[last] = leaf
     return nested
+
+
+def _tuples(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _tuples(value) for key, value in node.items()}
+    return tuple(map(_tuples, node)) if isinstance(node, list) else node
 
 
 def _name(at: Iterable[Any]) -> str:

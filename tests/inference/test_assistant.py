@@ -1,0 +1,130 @@
+"""What a model is asked, whole: training and generation agree, and a row is as if alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from unified.data.packing import assemble, expand
+from unified.inference import Drawing
+from unified.inference.context import pack, picture_after
+from unified.sequence import Example, Segment, TextTokens
+
+RNG = np.random.default_rng(0)
+PICTURES = [RNG.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3)]
+QUESTIONS = ["how many?", "what colour is the apple that is left of the dog?", "is it"]
+EDIT = [Segment(PICTURES[0], views=("vae", "vit")), Segment("make the apple green")]
+
+
+def as_in_training(assistant, segments, latents=None, times=None):
+    """Hidden states of the only row of a training batch, by lane."""
+    layout = assistant.layout
+    spans = expand(Example(tuple(segments)), layout, assistant.tokenizer.encode)
+    batch = assemble([[spans]], layout)
+
+    @jax.jit
+    def run(params):
+        model = nnx.merge(assistant.program.graph, params)
+        clean = {"vae": model.encode(batch.lanes["vae"].pixels)}
+        mixed = clean if latents is None else {"vae": jnp.where(times > 0, latents, clean["vae"])}
+        time = {"vae": jnp.zeros((1, 3)) if times is None else times[..., 0, 0]}
+        x, tokens, time = model.streams(batch, mixed, time)
+        return model.lanes(model.backbone(x, tokens, time=time)[0], batch)
+
+    return run(assistant.params), batch
+
+
+def test_a_drawn_picture_has_the_velocity_of_training(assistant):
+    """The cached context gives what one pass over the packed example gives."""
+    time = 0.7
+    noisy = RNG.normal(size=(1, 4, 4)).astype("f4")  # 2 x 2 latent tokens
+    latents = np.zeros((1, 3, 4, 4), "f4")
+    latents[:, 1] = noisy  # the lane holds the clean context first
+    times = np.array([0, time, 0], "f4")[None, :, None, None]
+    target = Segment(np.zeros((16, 16, 3), np.uint8), role="target")
+    hidden, _ = as_in_training(assistant, [*EDIT, target], latents, times)
+
+    contexts = pack([EDIT], assistant.layout, assistant.tokenizer.encode)
+    block = picture_after(contexts, assistant.layout["vae"], assistant.layout)
+
+    @jax.jit
+    def velocities(params, hidden):
+        model = nnx.merge(assistant.program.graph, params)
+        cache = assistant.program.recipe.prefill(model, contexts.batch, {})
+        got = assistant.program.recipe.velocity(
+            model, cache, block, jnp.asarray(noisy), jnp.float32(time)
+        )
+        return got, model.velocity(hidden, 3)[:, 1]
+
+    got, want = velocities(assistant.params, hidden["vae"])
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_a_greedy_answer_is_the_likeliest_in_training(assistant):
+    question = [Segment(PICTURES[0]), Segment(QUESTIONS[1])]
+    [said] = assistant.write([question], max_tokens=6)
+    ids = assistant.tokenizer.encode(said)
+    hidden, batch = as_in_training(assistant, [*question, Segment(said, role="target")])
+    lane = batch.lanes["text"]
+    assert isinstance(lane, TextTokens)
+    head = jax.jit(lambda params, h: nnx.merge(assistant.program.graph, params).language(h))
+    predicting = lane.loss_index[0, : len(ids)]
+    logits = head(assistant.params, hidden["text"][0, predicting])
+    np.testing.assert_array_equal(jnp.argmax(logits, -1), ids)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "top_k": 50, "top_p": 0.9}])
+def test_an_answer_of_a_batch_is_as_if_alone(assistant, options):
+    pairs = list(zip(PICTURES, QUESTIONS, strict=True))
+    options = {"max_tokens": 6, **options}
+    together = assistant.answer(pairs, seeds=5, **options)
+    alone = [assistant.answer([pair], seeds=5 + i, **options)[0] for i, pair in enumerate(pairs)]
+    assert together == alone
+    assert len(set(together)) == 3
+
+
+def test_a_picture_of_a_batch_is_as_if_alone(assistant):
+    """Though one request has no picture, and one nothing at all."""
+    requests = [[Segment("two red apples")], EDIT, []]
+    together = assistant.draw(requests, seeds=[3, 4, 5])
+    for request, seed, got in zip(requests, (3, 4, 5), together, strict=True):
+        [alone] = assistant.draw([request], seeds=seed)
+        assert got.shape == (16, 16, 3)
+        assert got.dtype == np.uint8
+        assert np.abs(got.astype(int) - alone).max() <= 1
+    [other] = assistant.draw([[Segment("a dog")]], seeds=3)
+    assert np.abs(together[0].astype(int) - other).max() > 1  # the prompt matters
+
+
+def test_edit_and_generate_are_requests_to_draw(assistant):
+    [edited] = assistant.edit(PICTURES[:1], ["make the apple green"], seeds=4)
+    np.testing.assert_array_equal(edited, assistant.draw([EDIT], seeds=4)[0])
+    [drawn] = assistant.generate(["two red apples"], seeds=3)
+    np.testing.assert_array_equal(drawn, assistant.draw([[Segment("two red apples")]], seeds=3)[0])
+
+
+def test_more_requests_than_rows_come_in_order(assistant):
+    assistant.max_rows, rows = 2, assistant.max_rows
+    pairs = list(zip(PICTURES, QUESTIONS, strict=True))
+    in_parts = assistant.answer(pairs, max_tokens=6)
+    assistant.max_rows = rows
+    assert in_parts == assistant.answer(pairs, max_tokens=6)
+
+
+def test_reconstruction_is_of_the_lane_and_of_each_picture_alone(assistant):
+    wide = np.repeat(PICTURES[1], 2, axis=1)
+    got = assistant.reconstruct([PICTURES[0], wide])
+    [alone] = assistant.reconstruct([PICTURES[0]])
+    assert [x.shape for x in got] == [(16, 16, 3)] * 2
+    assert np.abs(got[0].astype(int) - alone).max() <= 1
+    assert np.abs(got[0].astype(int) - got[1]).max() > 1
+
+
+def test_impossible_requests_are_refused(assistant):
+    with pytest.raises(ValueError, match="2 seeds for 1 requests"):
+        assistant.generate(["a dog"], seeds=[1, 2])
+    with pytest.raises(ValueError, match="no lane for view 'audio'"):
+        assistant.draw([[Segment(PICTURES[0], views=("audio",))]])
+    with pytest.raises(ValueError, match="interval"):
+        Drawing(interval=(0.9, 0.1))

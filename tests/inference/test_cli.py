@@ -1,0 +1,67 @@
+"""The command `unified`, in process and as a user's shell starts it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unified import cli
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "in.png"
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(path)
+    return str(path)
+
+
+def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tmp_path, capsys):
+    at = ["--checkpoint", str(release)]
+    outputs = [tmp_path / name for name in ("a.png", "b.png", "c.jpg")]
+    for seed, out in enumerate(outputs[:2]):
+        assert cli.main(["generate", "a dog", *at, "--seed", str(seed), "-o", str(out)]) == 0
+    guidance = ["--text-scale", "2", "--interval", "0.2", "0.9", "--renorm", "global"]
+    assert cli.main(["edit", picture, "remove it", *at, *guidance, "-o", str(outputs[2])]) == 0
+    for out in outputs:
+        with Image.open(out) as image:
+            assert image.size == (16, 16)
+    assert outputs[0].read_bytes() != outputs[1].read_bytes()
+
+    capsys.readouterr()
+    assert cli.main(["answer", picture, "how many?", *at, "--max-tokens", "6"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["edit", "none.png", "x"], "no picture at none.png"),
+        (["generate", "x", "-o", "out.xyz"], "needs the ending of a picture file"),
+        (["generate", "x", "-o", "no/such/out.png"], "no folder no/such"),
+        (["generate", "x", "--checkpoint", "none"], "'none' is not a released model"),
+        (["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"], "at least 2 steps"),
+        (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(args, complaint, release, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.png").write_text("not a picture")
+    known = {"RELEASE": str(release), "BAD": "bad.png"}
+    assert cli.main([known.get(arg, arg) for arg in args]) == 1
+    said = capsys.readouterr()
+    assert complaint in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_help_and_import_load_no_jax():
+    code = "import sys, unified.cli as c; c.parser().format_help(); print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    done = subprocess.run(
+        [sys.executable, "-m", "unified.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    for word in ("generate", "answer", "edit", "examples:"):
+        assert word in done.stdout

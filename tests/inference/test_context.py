@@ -1,0 +1,61 @@
+"""Where a request's tokens lie, in numbers."""
+
+import numpy as np
+import pytest
+
+from unified.data.expand import OPEN
+from unified.inference.context import pack, picture_after, without_images, without_text
+from unified.sequence import LatentLane, Layout, PatchLane, Segment, TextLane
+
+LAYOUT = Layout(
+    (
+        TextLane("text", "und", "text", budget=8, losses=4),
+        PatchLane("vit", "und", "vit", budget=4, patch=8, min_side=16, max_side=16),
+        LatentLane("wide", "gen", "vae", count=1, height=8, width=16, stride=8),
+        LatentLane("square", "gen", "vae", count=1, height=16, width=16, stride=8),
+    ),
+    begin_text=100,
+    end_text=101,
+    begin_image=102,
+    end_image=103,
+)
+PICTURE = Segment(np.zeros((16, 16, 3), np.uint8), views=("vae", "vit"))
+TEXT = Segment("abc")
+encode = lambda text: [ord(letter) for letter in text]
+
+
+@pytest.fixture
+def contexts():
+    return pack([[TEXT], [PICTURE, TEXT], []], LAYOUT, encode)
+
+
+def test_contexts_stay_open_and_say_where_they_go_on(contexts):
+    np.testing.assert_array_equal(contexts.clock, [5, 6 + 6 + 5, 0])
+    np.testing.assert_array_equal(contexts.position, [5, 1 + 1 + 5, 0])
+    assert sorted(contexts.batch.lanes) == ["square", "text", "vit"]  # no request is wide
+    text = contexts.batch.lanes["text"]
+    assert text.ids.shape == (3, 32)  # rounded up
+    np.testing.assert_array_equal(text.ids[0, :6], [100, 97, 98, 99, 101, 0])
+    np.testing.assert_array_equal(text.tokens.stop[0, :6], [OPEN] * 5 + [0])
+    np.testing.assert_array_equal(text.tokens.stop[2], 0)
+    assert contexts.batch.lanes["square"].pixels.shape == (3, 1, 16, 16, 3)
+
+
+def test_a_picture_comes_right_after_each_context(contexts):
+    block = picture_after(contexts, LAYOUT["wide"], LAYOUT).lanes
+    text, wide = block["text"], block["wide"]
+    assert block.keys() == {"text", "wide"}
+    np.testing.assert_array_equal(text.ids, [[102, 103]] * 3)
+    np.testing.assert_array_equal(text.tokens.clock, [[5, 8], [17, 20], [0, 3]])
+    np.testing.assert_array_equal(wide.tokens.clock, [[6, 7], [18, 19], [1, 2]])
+    for tokens in (text.tokens, wide.tokens):
+        np.testing.assert_array_equal(tokens.start, [[5, 5], [17, 17], [0, 0]])
+        np.testing.assert_array_equal(tokens.stop, [[9, 9], [21, 21], [4, 4]])
+        np.testing.assert_array_equal(tokens.position, [[5, 5], [7, 7], [0, 0]])
+
+
+def test_guidance_drops_the_last_text_or_all_pictures():
+    request = [TEXT, PICTURE, Segment("last"), PICTURE]
+    assert without_text(request) == [TEXT, PICTURE, PICTURE]
+    assert without_images(request) == [TEXT, Segment("last")]
+    assert without_text([PICTURE]) == [PICTURE]

@@ -1,0 +1,161 @@
+"""The command `unified`: draw, answer and edit from a shell.
+
+Arguments are read before anything heavy is imported, so `--help` and mistakes answer at once.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unified import __version__
+
+EXAMPLES = """\
+examples:
+  unified generate "two red apples left of a dog" -o out.png
+  unified answer picture.png "how many apples are there?"
+  unified edit picture.png "make the apple green" -o edited.png
+  unified generate "a yellow star" --checkpoint runs/emoji --seed 7
+
+`unified COMMAND --help` lists the options of a command. Without --checkpoint the model that ships
+with the package is used."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        if args.output is not None:
+            _check_output(args.output)
+        if args.picture is not None and not args.picture.is_file():
+            raise FileNotFoundError(f"no picture at {args.picture}")
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
+
+        from unified import inference  # imports JAX
+
+        args.run(inference.load(args.checkpoint), args)
+    except (OSError, ValueError) as error:
+        print(f"unified {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def generate(assistant: Any, args: argparse.Namespace) -> None:
+    [picture] = assistant.generate([args.prompt], seeds=args.seed, **_given(args, DRAWING))
+    _write(picture, args.output)
+
+
+def edit(assistant: Any, args: argparse.Namespace) -> None:
+    options = _given(args, DRAWING)
+    [picture] = assistant.edit([args.picture], [args.instruction], seeds=args.seed, **options)
+    _write(picture, args.output)
+
+
+def answer(assistant: Any, args: argparse.Namespace) -> None:
+    options = _given(args, WRITING)
+    print(*assistant.answer([(args.picture, args.question)], seeds=args.seed, **options))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="unified",
+        description="One network that reads and generates text and pictures.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"unified {__version__}")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+
+    command = _command(commands, generate, "draw a picture from a prompt")
+    command.add_argument("prompt", help="what to draw")
+    _add_drawing(command, "generated.png", set(DRAWING) - {"image_scale"})
+
+    command = _command(commands, answer, "answer a question about a picture")
+    command.add_argument("picture", type=Path, help="a picture file")
+    command.add_argument("question", nargs="?", default="describe the picture", help=_DEFAULT)
+    _add_writing(command)
+
+    command = _command(commands, edit, "change a picture as an instruction says")
+    command.add_argument("picture", type=Path, help="a picture file")
+    command.add_argument("instruction", help="what to change")
+    _add_drawing(command, "edited.png", set(DRAWING))
+    return top
+
+
+_DEFAULT = "default: %(default)s"
+DRAWING = {
+    "steps": (int, "points of time; more are slower and finer"),
+    "shift": (float, "more than 1 spends more steps near noise"),
+    "text_scale": (float, "guidance towards the text; 1 turns it off"),
+    "image_scale": (float, "guidance towards the picture given; 1 turns it off"),
+    "interval": (float, "times LO < t <= HI at which guidance acts; 1 is noise, 0 the picture"),
+    "renorm": (str, "what keeps guided velocities from growing"),
+}
+WRITING = {
+    "max_tokens": (int, "longest answer"),
+    "temperature": (float, "0 takes the likeliest token; 1 draws as trained"),
+    "top_k": (int, "draw among so many likeliest tokens"),
+    "top_p": (float, "draw among the likeliest tokens that make up this probability"),
+}
+
+
+def _command(commands, run, summary: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        run.__name__, help=summary, description=summary.capitalize() + "."
+    )
+    command.set_defaults(run=run, output=None, picture=None)
+    command.add_argument(
+        "--checkpoint", metavar="DIR", help="a release, or a run of train.py (default: as shipped)"
+    )
+    command.add_argument("--seed", type=int, default=0, help=_DEFAULT)
+    return command
+
+
+def _add_drawing(command: argparse.ArgumentParser, output: str, names: set[str]) -> None:
+    command.add_argument("-o", "--output", type=Path, default=Path(output), help=_DEFAULT)
+    group = command.add_argument_group("drawing (default: what suits the model)")
+    shape: dict[str, dict[str, Any]] = {
+        "interval": {"nargs": 2, "metavar": ("LO", "HI")},
+        "renorm": {"choices": ("none", "global", "channel", "text_channel")},
+    }
+    _add(group, {name: DRAWING[name] for name in DRAWING if name in names}, shape)
+
+
+def _add_writing(command: argparse.ArgumentParser) -> None:
+    _add(command.add_argument_group("writing"), WRITING, {})
+
+
+def _add(group, options: dict[str, tuple[type, str]], shape: dict[str, dict[str, Any]]) -> None:
+    for name, (kind, text) in options.items():
+        extra = shape.get(name, {"metavar": {int: "N", float: "X"}.get(kind)})
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text, **extra)
+
+
+def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given; the others are left to the model."""
+    values = {name: getattr(args, name, None) for name in options}
+    values = {name: value for name, value in values.items() if value is not None}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _check_output(path: Path) -> None:
+    from PIL import Image
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{path} needs the ending of a picture file, such as .png")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+
+
+def _write(picture: Any, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture).save(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

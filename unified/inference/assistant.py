@@ -1,0 +1,236 @@
+"""A trained model as a few functions: text and pictures in, text or pictures out.
+
+    assistant = unified.load()
+    [picture] = assistant.generate(["two red apples left of a dog"])
+    [answer] = assistant.answer([(picture, "how many apples are there?")])
+    [edited] = assistant.edit([picture], ["make the apples green"])
+
+Requests are batched; row i of a batch equals the same request alone with the same seed. Anything
+else is a list of segments: `write` continues it with text, `draw` with a picture, and appending
+the result as a segment goes on from there (interleaved documents).
+"""
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+from PIL import Image
+
+from unified.data.image import decode, fit_latent, nearest_aspect, to_rgb
+from unified.inference import engine
+from unified.inference.context import (
+    Request,
+    pack,
+    picture_after,
+    without_images,
+    without_text,
+)
+from unified.inference.drawing import Drawing
+from unified.interop import model as models
+from unified.interop import release
+from unified.processes.autoregressive import Sampling
+from unified.sequence import Lane, LatentLane, PatchLane, Segment, TextLane
+
+Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
+Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
+
+
+L = TypeVar("L", bound=Lane)
+
+
+class Assistant:
+    """Wraps a model of a recipe. `max_rows`: requests that are computed at once."""
+
+    def __init__(self, model: Any, config: Mapping[str, Any], *, max_rows: int = 32):
+        graph, params = nnx.split(model, nnx.Param)
+        self.program = engine.Program(importlib.import_module(config["recipe"]), graph)
+        self.params = jax.device_put(nnx.to_pure_dict(params))
+        self.config = config
+        self.layout = model.cfg.layout
+        self.tokenizer = self.program.recipe.tokenizer(config)
+        self.drawing = Drawing(**config.get("drawing", {}))
+        self.max_rows = max_rows
+
+    def answer(
+        self, requests: Iterable[Request | tuple[Picture, str]], *, task: str = "vqa", **options
+    ) -> list[str]:
+        """Answers to (picture, question) pairs, or to any segments; options as of `write`."""
+        return self.write(map(self._question, requests), task=task, **options)
+
+    def generate(
+        self, prompts: Iterable[str], *, task: str = "generate", **options
+    ) -> list[np.ndarray]:
+        """Pictures of prompts; options as of `draw`."""
+        return self.draw([[Segment(prompt)] for prompt in prompts], task=task, **options)
+
+    def edit(
+        self,
+        pictures: Iterable[Picture],
+        instructions: Iterable[str],
+        *,
+        task: str = "edit",
+        **options,
+    ) -> list[np.ndarray]:
+        """Pictures changed as the instructions say; options as of `draw`."""
+        views = (*self._views(LatentLane), *self._views(PatchLane))
+        pairs = zip(map(read_picture, pictures), instructions, strict=True)
+        requests = [[Segment(p, views=views), Segment(text)] for p, text in pairs]
+        return self.draw(requests, task=task, **options)
+
+    def write(
+        self,
+        requests: Iterable[Request],
+        *,
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seeds: Seeds = 0,
+        task: str = "",
+    ) -> list[str]:
+        """Text that follows each request. Temperature 0 is greedy; top-k 0 and top-p 1 are off."""
+        sampling = Sampling(temperature, top_k, top_p)
+        lane = self._lanes(TextLane, task)[0]
+
+        def texts(rows: list[Request], seeds: np.ndarray) -> list[str]:
+            contexts = pack(rows, self.layout, self.tokenizer.encode, task)
+            args = (self.program, self.params, contexts, seeds)
+            written = engine.write(*args, lane=lane, max_tokens=max_tokens, sampling=sampling)
+            ids, lengths = jax.device_get(written)
+            return [self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
+
+        return self._in_batches(texts, list(requests), seeds)
+
+    def draw(
+        self,
+        requests: Iterable[Request],
+        *,
+        seeds: Seeds = 0,
+        task: str = "",
+        **drawing,
+    ) -> list[np.ndarray]:
+        """The picture that follows each request, uint8 `[H W 3]`.
+
+        Its size is that of the latent lane nearest in aspect to the last picture of the request,
+        or of the first lane. `drawing` are fields of `Drawing`, in place of the model's own.
+        """
+        requests = list(requests)
+        how = dataclasses.replace(self.drawing, **drawing)
+        lanes = [self._canvas(request, task) for request in requests]
+        drawn: dict[int, np.ndarray] = {}
+        each = _seeds(seeds, len(requests))
+        for lane in dict.fromkeys(lanes):
+            chosen = [i for i, other in enumerate(lanes) if other == lane]
+            pictures = self._in_batches(
+                lambda rows, seeds, lane=lane: self._draw(rows, seeds, lane, task, how),
+                [requests[i] for i in chosen],
+                each[chosen],
+            )
+            drawn.update(zip(chosen, pictures, strict=True))
+        return [drawn[i] for i in range(len(requests))]
+
+    def reconstruct(self, pictures: Sequence[Picture], *, task: str = "") -> list[np.ndarray]:
+        """Pictures through the autoencoder and back, at the size of their lane, uint8 `[H W 3]`."""
+        pixels = [read_picture(picture) for picture in pictures]
+        lanes = self._lanes(LatentLane, task)
+        chosen = [nearest_aspect(picture, lanes) for picture in pixels]
+        back: dict[int, np.ndarray] = {}
+        for lane in dict.fromkeys(chosen):
+            rows = [i for i, other in enumerate(chosen) if other == lane]
+            for at in range(0, len(rows), self.max_rows):
+                part = rows[at : at + self.max_rows]
+                fitted = np.stack([fit_latent(pixels[i], lane) for i in part])
+                shown = engine.reconstruct(self.program, self.params, fitted, lane)
+                back.update(zip(part, jax.device_get(shown), strict=True))
+        return [back[i] for i in range(len(pixels))]
+
+    def save(self, path: str | os.PathLike, *, storage: str | None = "bfloat16") -> None:
+        """Writes a release that `load` reads; `storage` as of `release.save`."""
+        file = epath.Path(path) / models.TOKENIZER
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.tokenizer.tokenizer.to_str(pretty=True))
+        config = {**self.config, "tokenizer": models.TOKENIZER}  # beside the weights
+        release.save(path, self.params, config, storage=storage)
+
+    def _draw(self, rows, seeds, lane: LatentLane, task: str, how: Drawing) -> list[np.ndarray]:
+        guidance = how.guidance(rows)
+        dropped = {"without_text": without_text, "without_images": without_images}
+        stacked = [dropped.get(c, list)(row) for c in guidance.contexts for row in rows]
+        contexts = pack(stacked, self.layout, self.tokenizer.encode, task)
+        block = picture_after(contexts, lane, self.layout, task)
+        args = (self.program, self.params, contexts, block, seeds, guidance)
+        pixels = engine.draw(*args, lane=lane, steps=how.steps, shift=how.shift)
+        return list(jax.device_get(pixels))
+
+    def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
+        """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.
+
+        What fills a part up is its last request once more, which ends when that does.
+        """
+        each = _seeds(seeds, len(requests))
+        results: list = []
+        for at in range(0, len(requests), self.max_rows):
+            rows = requests[at : at + self.max_rows]
+            n = len(rows)
+            fill = [*range(n), *[n - 1] * ((1 << (n - 1).bit_length()) - n)]
+            results += run([rows[i] for i in fill], each[at:][fill])[:n]
+        return results
+
+    def _question(self, request: Any) -> Request:
+        if all(isinstance(part, Segment) for part in request):
+            return request
+        picture, question = request
+        views = self._views(PatchLane) or self._views(LatentLane)
+        return [Segment(read_picture(picture), views=views), Segment(question)]
+
+    def _canvas(self, request: Request, task: str) -> LatentLane:
+        lanes = self._lanes(LatentLane, task)
+        pictures = [s.content for s in request if not isinstance(s.content, str)]
+        return nearest_aspect(pictures[-1], lanes) if pictures else lanes[0]
+
+    def _lanes(self, kind: type[L], task: str) -> list[L]:
+        lanes = [x for x in self.layout.lanes if isinstance(x, kind)]
+        lanes = [x for x in lanes if not x.tasks or task in x.tasks]
+        if not lanes:
+            raise ValueError(f"the model has no {kind.__name__} for task {task!r}")
+        return lanes
+
+    def _views(self, kind: type[Lane]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(x.view for x in self.layout.lanes if isinstance(x, kind)))
+
+
+def load(checkpoint: str | os.PathLike | None = None, **options) -> Assistant:
+    """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
+
+    Default: the one that ships. `options` are those of `Assistant`. Raises FileNotFoundError for a
+    folder that is neither, ValueError for parameters that do not fit the config beside them.
+    """
+    path = models.DEFAULT if checkpoint is None else checkpoint
+    params, config = models.read(path)
+    return Assistant(models.assemble(params, config, path), config, **options)
+
+
+def read_picture(picture: Picture) -> np.ndarray:
+    """uint8 `[H W 3]`. Raises FileNotFoundError, or ValueError if the file is not a picture."""
+    if isinstance(picture, str | os.PathLike):
+        data = epath.Path(picture).read_bytes()
+        try:
+            return decode(data)
+        except OSError as error:
+            raise ValueError(
+                f"{os.fspath(picture)!r} is not a readable picture: {error}"
+            ) from error
+    return to_rgb(picture)
+
+
+def _seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
+    seeds = np.arange(seeds, seeds + n) if isinstance(seeds, int) else np.asarray(seeds)
+    if len(seeds) != n:
+        raise ValueError(f"{len(seeds)} seeds for {n} requests: give one each")
+    return seeds

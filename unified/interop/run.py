@@ -1,0 +1,50 @@
+"""The parameters of a run of `train.py`: read from its newest checkpoint, without the optimizer.
+
+A run is a folder with `config.json` and `checkpoints/`, written by `unified.training.checkpoint`.
+"""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from unified.interop.release import CONFIG, Params, PathLike, flatten, load_config, unflatten
+
+CHECKPOINTS = "checkpoints"
+
+
+def is_run(path: PathLike) -> bool:
+    return (epath.Path(path) / CHECKPOINTS).exists()
+
+
+def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
+    """`(params, config)` as of `release.load`; the moving average where the run kept one.
+
+    The run may still be going on: only a finished checkpoint is read, and nothing is written.
+    Raises FileNotFoundError if there is none yet.
+    """
+    folder = epath.Path(path)
+    steps = ocp.utils.checkpoint_steps(folder / CHECKPOINTS)
+    if not steps or not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"{os.fspath(path)!r} has no finished checkpoint yet")
+    state = (folder / CHECKPOINTS / str(max(steps)) / "state").resolve()
+    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    saved = reader.metadata(state).item_metadata.tree
+    averaged = flatten(saved["ema"] or {})
+    chosen = {name: ("ema" if name in averaged else "params") for name in flatten(saved["params"])}
+    wanted: dict[str, Any] = {"ema": {}, "params": {}}
+    for name, part in chosen.items():
+        wanted[part][name] = flatten(saved[part])[name]
+    item = {
+        part: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), unflatten(x))
+        for part, x in wanted.items()
+        if x
+    }
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+    found = reader.restore(state, args=args)
+    merged = {name: leaf for part in found.values() for name, leaf in flatten(part).items()}
+    return unflatten(merged), load_config(folder)
