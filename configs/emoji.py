@@ -27,14 +27,14 @@ def get_config() -> ConfigDict:
                 "view": "text",
                 "tasks": (),  # all
                 "budget": 80,  # tokens a row
-                "losses": 40,  # of them predicted
+                "losses": 64,  # of them predicted
             },
             "vit": {
                 "kind": "patch",
                 "stream": "und",
                 "view": "vit",
                 "tasks": (),
-                "budget": 128,
+                "budget": 192,
                 "patch": 8,  # pixels a side
                 "min_side": 64,
                 "max_side": 64,
@@ -74,7 +74,16 @@ def get_config() -> ConfigDict:
             "patch": 8,
             "side": 8,
         },
-        "autoencoder": {},
+        "autoencoder": {  # that of unified/checkpoints/autoencoder
+            "encoder_widths": (8, 32, 48),
+            "decoder_widths": (16, 32, 64),
+            "encoder_blocks": 1,
+            "decoder_blocks": 1,
+            "latent_channels": 8,
+            "num_groups": 4,
+            "scale": 0.7808961272239685,
+            "shift": -0.20933812856674194,
+        },
         "timestep_shift": 1.0,
         "logits_chunk": 4096,
     }
@@ -83,7 +92,21 @@ def get_config() -> ConfigDict:
 
     source = "unified.data.emoji.tasks:EmojiSource"
     config.data = {
-        "train": {"emoji": {"format": source, "split": "train"}},
+        "train": {
+            "emoji": {
+                "format": source,
+                "split": "train",
+                "tasks": {
+                    "caption": 3.0,
+                    "vqa": 6.0,
+                    "generate": 4.0,
+                    "edit": 3.0,
+                    "layout": 1.5,
+                    "text": 1.0,
+                },
+                "icons": 0.1,  # share of single pictures of all concepts, beside scenes
+            }
+        },
         "validation": {
             task: {"format": source, "split": "validation", "tasks": {task: 1.0}} for task in TASKS
         },
@@ -96,7 +119,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 16  # rows
     config.total_steps = 1000
-    config.loss_weights = {"text": 0.25, "flow": 1.0}
+    config.loss_weights = {"text": 1.0, "flow": 1.0}
     config.optimizer = {
         "name": "adamw",
         "learning_rate": 2e-3,

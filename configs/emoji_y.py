@@ -18,5 +18,5 @@ def get_config():
     lanes.vit_gen = {**lanes.vit.to_dict(), "stream": "gen", "tasks": DRAWING, "budget": 64}
     lanes.text.tasks = READING
     lanes.vit.tasks = READING
-    lanes.vit.budget = 64
+    lanes.vit.budget = 128
     return config
