@@ -55,7 +55,7 @@ def test_a_run_is_evaluated_by_its_averaged_weights(trained, params, capsys):
     want = 2 * float(jnp.linalg.norm(params["head"]))
     assert norm(trained / "evaluation") == pytest.approx(want)
     printed = capsys.readouterr().out
-    assert "head_norm" in printed and f"{want:.3g}" in printed
+    assert "head_norm" in printed and f"{want:.3f}" in printed
     assert f"wrote {trained / 'evaluation'}" in printed
 
 

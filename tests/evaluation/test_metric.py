@@ -46,7 +46,18 @@ def test_names_become_rows_and_columns_even_with_dots_in_them():
     ]
     assert rows[0].cells["validation"] == metric.Cell(0.5, 0.125**0.5, 0.25, 2.0)
     assert str(rows[0].cells["validation"]) == "50.0 ±35.4"
-    assert str(rows[1].cells["heldout"]) == "0.4"
+    assert str(rows[1].cells["heldout"]) == "0.400"
+
+
+def test_rows_of_a_task_stand_together_and_all_comes_last():
+    names = ("a/vqa/all", "a/vqa/count", "a/edit/all", "b/vqa/what")
+    _, rows = metric.rows(dict.fromkeys(names, 1.0))
+    assert [(row.task, row.measure) for row in rows] == [
+        ("vqa", "count"),
+        ("vqa", "what"),
+        ("vqa", "all"),
+        ("edit", "all"),
+    ]
 
 
 def test_short_names_are_rows_of_one_column():

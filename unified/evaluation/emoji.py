@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from unified.data.emoji.holdout import Split
-from unified.data.emoji.parser import parse
 from unified.data.emoji.scene import Scene, render
+from unified.data.emoji.score import score_scene
 from unified.data.emoji.tasks import TASKS, EmojiSource, Truth, to_example
 from unified.evaluation import icon, judge, report
 from unified.evaluation.card import Card, Section
@@ -50,12 +50,12 @@ class Model(Protocol):
         """[n H W 3] through the model's own tokens of pictures and back."""
 
 
-Output = Any  # text; a scene or pixels
+Output = Any  # text, pixels, or the scene that they show
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """One task on scenes or on icons. `judge` takes text, a parsed scene, or pixels of an icon."""
+    """One task on scenes or on icons. `judge` takes text or pixels."""
 
     task: str
     icons: bool
@@ -71,16 +71,16 @@ class Suite:
 
 
 SUITES = (
-    Suite("caption", False, judge.judge_caption),
-    Suite("vqa", False, judge.judge_answer),
     Suite("generate", False, judge.judge_scene),
     Suite("edit", False, judge.judge_edit),
     Suite("layout", False, judge.judge_layout),
+    Suite("caption", False, judge.judge_caption),
+    Suite("vqa", False, judge.judge_answer),
     Suite("text", False, judge.judge_answer),
-    Suite("caption", True, icon.judge_caption),
-    Suite("vqa", True, judge.judge_answer),
     Suite("generate", True, icon.judge_drawing),
     Suite("edit", True, icon.judge_drawing),
+    Suite("caption", True, icon.judge_caption),
+    Suite("vqa", True, judge.judge_answer),
 )
 
 
@@ -143,9 +143,8 @@ def measure(
         if suite.draws
         else list(model.answer(requests, task=suite.task))
     )
-    read = [parse(o).scene if suite.draws and not suite.icons else o for o in outputs]
-    verdicts = [suite.judge(t, o) for t, o in zip(asked, read, strict=True)]
-    blind = [suite.judge(t, o) for t, o in zip(known, guesses(suite, known), strict=True)]
+    verdicts = [suite.judge(t, o) for t, o in zip(asked, outputs, strict=True)]
+    blind = look_away(suite, known)
     cards = [_card(t, o, v) for t, o, v in zip(asked, outputs, verdicts, strict=True)]
     return collect(f"{split}/{suite.name}", verdicts, blind), cards
 
@@ -164,20 +163,23 @@ def truths(suite: Suite, split: Split, n: int, seed: int, size: int) -> list[Tru
     return found
 
 
-def guesses(suite: Suite, known: Sequence[Truth]) -> list[Output]:
-    """What one gives who knows the task, and the kind of question, but does not look."""
-    if suite.task == "edit":
-        scenes = [judge.known(truth.before) for truth in known]
-    elif suite.draws:
-        scenes = [judge.known(truth.after) for truth in (*known[1:], known[0])]
+def look_away(suite: Suite, known: Sequence[Truth]) -> list[Verdict]:
+    """Verdicts on one who knows the task, and the kind of question, but does not look."""
+    if suite.task == "edit":  # the picture as it was
+        return [Verdict({"changed": False, t.kind: False, "all": False}) for t in known]
+    others = [*known[1:], *known[:1]]
+    outputs: list[Output]
+    if suite.draws:
+        scenes = [judge.known(truth.after) for truth in others]
+        outputs = [render(scene) for scene in scenes] if suite.icons else list(scenes)
     elif suite.task == "caption":
-        return [truth.answer for truth in (*known[1:], known[0])]
+        outputs = [truth.answer for truth in others]
     else:
         answers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         for truth in known:
             answers[truth.kind][truth.answer] += 1
-        return [answers[truth.kind].most_common(1)[0][0] for truth in known]
-    return [render(scene) for scene in scenes] if suite.icons else scenes
+        outputs = [answers[truth.kind].most_common(1)[0][0] for truth in known]
+    return [suite.judge(truth, output) for truth, output in zip(known, outputs, strict=True)]
 
 
 def collect(name: str, verdicts: Sequence[Verdict], blind: Sequence[Verdict] = ()) -> Metrics:
@@ -226,11 +228,8 @@ def _compare(scene: Scene, picture: np.ndarray, other: np.ndarray, read: bool) -
     measures: dict[str, bool | float] = {"psnr": decibels, "ssim": float(ssim(*pair)[0])}
     if not read:
         return Verdict(measures)
-    seen = parse(other).scene
-    wanted, found = ([(judge.name_of(t), t.box) for t in s.things] for s in (scene, seen))
-    placed = all(score >= judge.SAME_PLACE for _, score in judge.assign(wanted, found))
-    same = placed and len(wanted) == len(found) and scene.background == seen.background
-    return Verdict(measures | {"all": same}, judge.summary(seen))
+    seen = judge.read(other)
+    return Verdict(measures | {"all": score_scene(scene, seen)["all"]}, judge.summary(seen))
 
 
 def _card(truth: Truth, output: str | np.ndarray, verdict: Verdict) -> Card:

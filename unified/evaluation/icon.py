@@ -50,7 +50,9 @@ def judge_drawing(truth: Truth, pixels: np.ndarray) -> Verdict:
     done = all(measures.values())
     kind = {} if truth.before is None else {truth.kind: done}
     thing = best.things[0]
-    return Verdict(measures | kind | {"all": done}, f"{icons.of(best).caption} ({thing.style})")
+    return Verdict(
+        measures | kind | {"all": done}, f"nearest to: {icons.of(best).caption} ({thing.style})"
+    )
 
 
 def nearest(pixels: np.ndarray, scenes: list[Scene]) -> int:

@@ -64,7 +64,7 @@ class Cell:
         """A number as this cell shows numbers: rates in per cent."""
         if self.is_rate:
             return f"{100 * value:.1f}"
-        return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
     def __str__(self) -> str:
         error = f" ±{100 * self.stderr:.1f}" if self.stderr is not None else ""
@@ -81,7 +81,7 @@ class Row:
 
 
 def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a table, each in the order of their first appearance.
+    """Columns and rows of a table: tasks in the order of their first appearance, `all` at the end.
 
     Names of fewer than three parts are `task/measure` or `measure`, in a column `value`.
     """
@@ -100,4 +100,6 @@ def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
         Row(task, measure, {column: Cell(**cell) for column, cell in row.items()})
         for (task, measure), row in cells.items()
     ]
+    tasks = list(dict.fromkeys(row.task for row in made))
+    made.sort(key=lambda row: (tasks.index(row.task), row.measure == "all"))
     return list(columns), made

@@ -15,7 +15,7 @@ PAPER, WHITE, INK, FAINT = "#efefec", "#ffffff", "#1c1c1c", "#85857f"
 VERDICTS = {True: "#2e9e5b", False: "#d64545", None: "#d0d0ca"}
 
 
-def draw(title: str, sections: Sequence[Section], cards: int = 8) -> Image.Image:
+def draw(title: str, sections: Sequence[Section], cards: int = 4) -> Image.Image:
     """The first `cards` cards of every section, under its title."""
     write = functools.partial(_text, width=WIDTH - 2 * PAD, paper=PAPER)
     blocks = [write(title, 26, INK)]

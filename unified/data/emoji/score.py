@@ -27,7 +27,8 @@ def score_facts(facts: Facts, seen: Scene) -> dict[str, bool]:
     kinds = _multisets(facts.groups, tuple(groups))
     if facts.relations:
         kinds["position"] = all(
-            _related(groups, *facts.groups[i : i + 2], said) for i, said in facts.relations
+            _related(groups, facts.groups[i], facts.groups[i + 1], said)
+            for i, said in facts.relations
         )
     styles = Counter(thing.style for thing in seen.things).most_common(1)
     kinds["style"] = bool(styles) and styles[0][0] == facts.style
@@ -48,27 +49,35 @@ def score_edit(truth: Truth, source: np.ndarray, picture: np.ndarray) -> dict[st
 
     `changed`: what the edit brings in is there (an added thing where the instruction wants it), and
     what it takes away is gone. `unchanged`: all other things are where they were, and away from
-    the edit no pixel changes on average more than `DRIFT`.
+    the edit no pixel changes on average more than `DRIFT`. Raises ValueError for a truth that is
+    no edit of a scene.
     """
+    if truth.before is None or truth.after is None or truth.icon:
+        raise ValueError(f"not an edit of a scene: {truth}")
     seen = parse(picture).scene
     before, after = set(truth.before.things), set(truth.after.things)
     reach = REACH * truth.after.side // 64
-    left = _left_over(sorted(before & after, key=repr), seen.things, reach)
-    kept = left is not None
-    rest = left if kept else list(seen.things)
-    wanted = sorted(after - before, key=repr)
-    found = _left_over(wanted, rest, None if truth.kind == "add" else reach)
-    changed = found is not None and (not found or not kept)
-    if changed and truth.kind == "style":
-        seen_styles = Counter(thing.style for thing in seen.things)
-        changed = seen_styles.most_common(1)[0][0] == wanted[0].style
-    if changed and truth.place:
-        changed = any(relation(thing, truth.place[1], 0) == truth.place[0] for thing in rest)
-    changed = changed and seen.background == truth.after.background
-    unchanged = kept and (
-        truth.kind == "background" or _drift(source, picture, [*(before ^ after), *rest]) <= DRIFT
+    others = _left_over([t for t in truth.before.things if t in after], seen.things, reach)
+    edited = seen.things if others is None else others  # what is not accounted for
+    changed = others is not None and _is_changed(truth, seen, edited, reach)
+    unchanged = others is not None and (
+        truth.kind == "background" or _drift(source, picture, [*(before ^ after), *edited]) <= DRIFT
     )
     return {"changed": changed, "unchanged": unchanged, "all": changed and unchanged}
+
+
+def _is_changed(truth: Truth, seen: Scene, edited: Sequence[Thing], reach: int) -> bool:
+    """Whether `edited`, the things that were not there before, are just what the edit brings in."""
+    assert truth.before is not None and truth.after is not None
+    wanted = [t for t in truth.after.things if t not in truth.before.things]
+    styles = Counter(thing.style for thing in seen.things).most_common(1)
+    right = [
+        seen.background == truth.after.background,
+        _left_over(wanted, edited, None if truth.kind == "add" else reach) == [],
+        truth.kind != "style" or (bool(styles) and styles[0][0] == wanted[0].style),
+        not truth.place or any(relation(t, truth.place[1], 0) == truth.place[0] for t in edited),
+    ]
+    return all(right)
 
 
 def _multisets(told: Sequence[Group], seen: Sequence[Group]) -> dict[str, bool]:
@@ -87,7 +96,9 @@ def _tally(groups: Sequence[Group], key) -> Counter:
 def _related(groups: dict[Group, list[Thing]], a: Group, b: Group, said: str) -> bool:
     of = {(group.noun, group.colour): things for group, things in groups.items()}
     first, second = of.get((a.noun, a.colour)), of.get((b.noun, b.colour))
-    return bool(first and second) and relation_of_groups(first, second, 0) == said
+    if not first or not second:
+        return False
+    return relation_of_groups(first, second, 0) == said
 
 
 def _left_over(
