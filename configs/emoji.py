@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
                 "tasks": {
                     "caption": 3.0,
                     "vqa": 6.0,
-                    "generate": 4.0,
+                    "generate": 4.5,
                     "edit": 3.0,
                     "layout": 1.5,
                     "text": 1.0,
