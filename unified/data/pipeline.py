@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
+import numpy as np
 from grain.experimental import ThreadPrefetchDatasetIterator
 
 from unified.data.mixture import drop_conditions, mixture
@@ -86,7 +87,7 @@ class Pipeline(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         packed = next(self._batches)
-        self._used = self._used + packed.used
+        self._used += packed.used
         self._tasks.update(packed.tasks)
         self._num_batches += 1
         return packed.batch
@@ -99,6 +100,9 @@ class Pipeline(Iterator[Batch]):
         """Continues as the pipeline would have that gave `state`."""
         self._batches.set_state(state)
         self._clear()
+
+    def merge_states(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return merge_states(states)
 
     def metrics(self) -> dict[str, float]:
         """Since the last call: share of slots filled, overall (`fill`) and by lane, and examples a
@@ -125,8 +129,8 @@ class Pipeline(Iterator[Batch]):
         self._rows.close()
 
     def _clear(self) -> None:
-        self._used: Any = 0
-        self._tasks: collections.Counter[str] = collections.Counter()
+        self._used = np.zeros(len(budgets(self.layout)))
+        self._tasks = collections.Counter[str]()
         self._num_batches = 0
 
 

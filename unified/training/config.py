@@ -22,7 +22,7 @@ REQUIRED = ("recipe", "batch_size", "total_steps", "loss_weights")
 
 
 def defaults() -> ConfigDict:
-    """Every optional training field. What each means stands in docs and beside it here."""
+    """Every optional training field. What each means stands beside it."""
     return ConfigDict(
         {
             "seed": 0,

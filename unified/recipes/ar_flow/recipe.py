@@ -1,7 +1,7 @@
 """Building, losses, input and evaluation of the family."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,17 @@ def counts(batch: Batch) -> dict[str, jax.Array]:
     return {"text": sum(text, jnp.float32(0)), "flow": sum(flow, jnp.float32(0))}
 
 
-def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pipeline:
-    """Packed batches of `config.data[split]`: its sources by name, or the one named `task`."""
+def inputs(
+    config: Mapping[str, Any],
+    split: str,
+    task: str | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+) -> Pipeline:
+    """Packed batches of `config.data[split]`: its sources by name, or the one named `task`.
+
+    `rows`: those that this process makes of the global batch (default: all).
+    """
     data = config["data"]
     sources = {name: dict(spec) for name, spec in data[split].items()}
     if task is not None:
@@ -102,6 +111,7 @@ def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pi
         tokenizer(config).encode,
         weights=weights,
         batch_size=config["batch_size"],
+        rows=rows,
         seed=config["seed"],
         dropout=dict(data["dropout"]) if split == "train" else None,
         lookahead=data["lookahead"],
