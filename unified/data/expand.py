@@ -7,6 +7,7 @@ picture is noised and hidden from what follows; its clean views come after it if
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def expand(example: Example, layout: Layout, encode: Encode) -> Spans:
     try:
         writer = _Writer(layout, example.task)
         for segment, view, noised in _items(example.segments):
-            if segment.modality == "text":
+            if isinstance(segment.content, str):
                 writer.text(encode(segment.content), predict=segment.role == "target")
             else:
                 writer.picture(segment.content, view, noised)
@@ -95,9 +96,8 @@ class _Writer:
         self.content: dict[str, list[tuple]] = {}
         self.slots: dict[str, int] = {}
 
-    def text(self, ids: Sequence[int], predict: bool) -> None:
-        begin, end = self.layout.begin_text, self.layout.end_text
-        ids = np.array([begin, *ids, end], np.int32)
+    def text(self, said: Sequence[int], predict: bool) -> None:
+        ids = np.array([self.layout.begin_text, *said, self.layout.end_text], np.int32)
         n = len(ids)
         lane = self._lane("text")
         slot = self.slots.get(lane.name, 0)
@@ -111,6 +111,7 @@ class _Writer:
     def picture(self, image: np.ndarray, view: str, noised: bool) -> None:
         image = pictures.to_rgb(image)
         lane = self._lane(view, image)
+        content: tuple[Any, ...]
         if isinstance(lane, LatentLane):
             n, content = lane.tokens, (pictures.fit_latent(image, lane), noised)
         else:
@@ -122,9 +123,10 @@ class _Writer:
         stop = last + 1 if noised else OPEN
         shared = self.layout.image_position == "shared"
         position = np.full(n + 2, self.position) if shared else self.position + np.arange(n + 2)
-        marks = (np.array([self.layout.begin_image, self.layout.end_image]), [], [])
+        marks = np.array([self.layout.begin_image, self.layout.end_image])
         ends = np.array([start, last])
-        self._add(self._lane("text").name, marks, ends, start, stop, position[[0, -1]])
+        text = self._lane("text").name
+        self._add(text, (marks, [], []), ends, start, stop, position[[0, -1]])
         clock = np.arange(start + 1, last)
         self._add(lane.name, content, clock, start, stop, position[1:-1])
         self.clock = last + 1

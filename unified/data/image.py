@@ -62,7 +62,7 @@ def _patches(side: float, patch: int) -> int:
 
 def fit_patches(image: np.ndarray, lane: PatchLane) -> tuple[np.ndarray, np.ndarray]:
     """`[H W 3]` -> patches `[P p*p*3]` in order (row, column, channel), grid int32 `[P 2]`."""
-    rows, columns = patch_grid(*image.shape[:2], lane)
+    rows, columns = patch_grid(image.shape[0], image.shape[1], lane)
     p = lane.patch
     image = _resize(image, rows * p, columns * p)
     patches = image.reshape(rows, p, columns, p, 3).transpose(0, 2, 1, 3, 4)

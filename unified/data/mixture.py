@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -34,7 +35,7 @@ def mixture(
 
 
 def _endless(source: Source, seed: int) -> grain.MapDataset:
-    if hasattr(source, "group_sizes"):
+    if isinstance(source, GroupedSource):
         return GroupShuffle(source, seed=seed).repeat()
     return grain.MapDataset.source(source).shuffle(seed=seed).repeat()
 
@@ -53,7 +54,7 @@ class Mixture(grain.MapDataset):
         for k in np.argsort(self.counts - share)[: max(WINDOW - self.counts.sum(), 0)]:
             self.counts[k] += 1  # largest remainders
         self.seed = seed
-        self._window = functools.lru_cache(4)(self._window)
+        self._window = functools.lru_cache(4)(self._shuffle)
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -66,7 +67,7 @@ class Mixture(grain.MapDataset):
         k = part[place]
         return self._parents[k][int(window * self.counts[k] + rank[place])]
 
-    def _window(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+    def _shuffle(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """Part of each example of a window, and how many of that part come before it."""
         part = np.repeat(np.arange(len(self.counts)), self.counts)
         part = np.random.default_rng((self.seed, window)).permutation(part)
@@ -76,21 +77,29 @@ class Mixture(grain.MapDataset):
         return part, rank
 
 
+@runtime_checkable
+class GroupedSource(Source, Protocol):
+    """A source that is read a group at a time: examples of each group in order, groups it keeps."""
+
+    group_sizes: Sequence[int]
+    cached_groups: int
+
+
 class GroupShuffle(grain.MapDataset):
     """Shuffles the groups of a source, and its examples only among a few groups.
 
-    For files that are read group by group (parquet). A source that keeps the last `cached_groups`
-    reads each group about once an epoch, as examples mingle over half as many.
+    As examples mingle over half as many groups as the source keeps, each group is read about once
+    an epoch.
     """
 
-    def __init__(self, source: Source, *, seed: int):
+    def __init__(self, source: GroupedSource, *, seed: int):
         super().__init__()
         self.source, self.seed = source, seed
         self.sizes = np.array(source.group_sizes)
         self.firsts = np.cumsum(self.sizes) - self.sizes
         self.mingle = max(source.cached_groups // 2, 1)
-        self._groups = functools.lru_cache(2)(self._groups)
-        self._window = functools.lru_cache(4)(self._window)
+        self._groups = functools.lru_cache(2)(self._order)
+        self._window = functools.lru_cache(4)(self._shuffle)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -104,12 +113,12 @@ class GroupShuffle(grain.MapDataset):
         first = ends[window * self.mingle - 1] if window else 0
         return self.source[int(self._window(epoch, window)[place - first])]
 
-    def _groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Order of the groups in an epoch, and where each ends."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.sizes))
         return order, np.cumsum(self.sizes[order])
 
-    def _window(self, epoch: int, window: int) -> np.ndarray:
+    def _shuffle(self, epoch: int, window: int) -> np.ndarray:
         order, _ = self._groups(epoch)
         groups = order[window * self.mingle : (window + 1) * self.mingle]
         examples = [self.firsts[g] + np.arange(self.sizes[g]) for g in groups]

@@ -138,13 +138,13 @@ def assemble(rows: Sequence[Sequence[Spans]], layout: Layout, *, open_end: bool 
     pad_clock = OPEN if open_end else layout.slots
     lanes = {lane.name: _empty(lane, len(rows), pad_clock) for lane in layout.lanes}
     for b, row in enumerate(rows):
-        used = dict.fromkeys(lanes, 0)
+        slot = dict.fromkeys(lanes, 0)
         clock = 0
         for spans in row:
             end = OPEN if open_end else clock + spans.length
             for name, part in spans.lanes.items():
-                _write(lanes[name], part, b, used[name], clock, end)
-                used[name] += len(part.tokens.clock)
+                _write(lanes[name], part, b, slot[name], clock, end)
+                slot[name] += len(part.tokens.clock)
             clock += spans.length
     return Batch(lanes)
 
@@ -177,7 +177,7 @@ def _write(lane, part, b: int, slot: int, clock: int, end: int) -> None:
     tokens.position[b, here] = new.position
     if isinstance(part, TextTokens):
         lane.ids[b, here] = part.ids
-        m = np.count_nonzero(lane.loss_weight[b])
+        m = int((lane.loss_weight[b] > 0).sum())
         losses = slice(m, m + len(part.loss_index))
         lane.loss_index[b, losses] = part.loss_index + slot
         lane.loss_target[b, losses] = part.loss_target
@@ -188,7 +188,7 @@ def _write(lane, part, b: int, slot: int, clock: int, end: int) -> None:
         lane.first[b, here] = part.first + slot
         lane.last[b, here] = part.last + slot
     else:
-        N = np.count_nonzero(lane.valid[b])
+        N = int(lane.valid[b].sum())
         here = slice(N, N + len(part.valid))
         lane.pixels[b, here] = part.pixels
         lane.noised[b, here] = part.noised

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from unified.data import image as pictures
-from unified.sequence import Example, Segment
+from unified.sequence import Example, Role, Segment
 
 FIELDS = (
     "conversations",
@@ -80,7 +80,7 @@ def conversation(turns: Sequence[Mapping], images: Sequence[np.ndarray]) -> list
     """Turns of human (context) and gpt (target); pictures without marks come first."""
     if not isinstance(turns, (list, tuple)):
         raise TypeError(f"conversations is a list of turns, not {type(turns).__name__}")
-    said = [(_role(turn), _string(turn["value"])) for turn in turns]
+    said: list[tuple[Role, str]] = [(_role(turn), _string(turn["value"])) for turn in turns]
     marks = sum(value.count(MARK) for _, value in said)
     if marks == 0 and said:
         said[0] = (said[0][0], MARK * len(images) + said[0][1])
@@ -139,8 +139,8 @@ def _string(value: Any) -> str:
     return value
 
 
-def _role(turn: Mapping) -> str:
-    roles = {"human": "context", "user": "context", "system": "context"}
+def _role(turn: Mapping) -> Role:
+    roles: dict[str, Role] = {"human": "context", "user": "context", "system": "context"}
     roles |= {"gpt": "target", "assistant": "target"}
     if not isinstance(turn, Mapping) or turn.get("from") not in roles:
         raise ValueError(f"a turn is {{'from': 'human' or 'gpt', 'value': ...}}, not {turn!r}")

@@ -78,7 +78,7 @@ class RowIterator(Iterator[Packed]):
         if not spans:
             raise StopIteration
         tasks = collections.Counter(s.task for s in spans)
-        return Packed(assemble(rows, self.layout), sum(s.cost for s in spans), tasks)
+        return Packed(assemble(rows, self.layout), np.sum([s.cost for s in spans], axis=0), tasks)
 
     def get_state(self) -> dict[str, Any]:
         rows = {

@@ -28,7 +28,7 @@ class ParquetSource(RecordSource):
         self.groups = [group for file in find_files(path, [".parquet"]) for group in _groups(file)]
         self._ends = list(itertools.accumulate(rows for _, _, _, rows in self.groups))
         self.cached_groups = cached_groups
-        self._read_group = functools.lru_cache(cached_groups)(self._read_group)
+        self._group = functools.lru_cache(cached_groups)(self._read_group)
         self._lock = threading.Lock()  # threads that want the same group read it once
 
     @property
@@ -51,7 +51,7 @@ class ParquetSource(RecordSource):
     def read(self, row: int) -> Mapping[str, Any]:
         group, row = self._place(row)
         with self._lock:
-            table = self._read_group(group)
+            table = self._group(group)
         return table.slice(row, 1).to_pylist()[0]
 
     def _place(self, row: int) -> tuple[int, int]:

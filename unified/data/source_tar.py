@@ -37,7 +37,8 @@ class TarSource(RecordSource):
         file, _, members = self.records[row]
         if not isinstance(members, list):
             raise members
-        record, images = {}, []
+        record: dict[str, Any] = {}
+        images = []
         with file.open("rb") as tar:
             for extension, offset, size in sorted(members):
                 tar.seek(offset)
@@ -54,7 +55,7 @@ class TarSource(RecordSource):
         return record
 
 
-def _index(file: Path) -> Iterator[tuple[str, list[Member] | tarfile.TarError]]:
+def _index(file: Path) -> Iterator[tuple[str, list[Member] | OSError]]:
     """Records of a tar in order: (base name, members)."""
     records: dict[str, list[Member]] = {}
     broken = None
