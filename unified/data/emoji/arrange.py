@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from unified.data.emoji.language import Group
 from unified.data.emoji.scene import Scene, Spot, Thing, fits_beside, relation_of_groups
+from unified.data.emoji.sprites import Style
 from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
 
 Allowed = Callable[[str | None, str], bool]
@@ -61,7 +62,7 @@ def sample(
 
 
 def place(
-    rng: random.Random, groups: Sequence[Group], style: str, background: str, side: int = 64
+    rng: random.Random, groups: Sequence[Group], style: Style, background: str, side: int = 64
 ) -> Scene:
     """Puts groups on a canvas, most often so that a relation holds between the first two."""
     owners = [group for group in groups for _ in range(group.count)]

@@ -36,10 +36,8 @@ def edit(
     """
     groups = list(members(scene))
     group = groups[0] if first or new else rng.choice(groups)
-    kinds, weights = tuple(_EDIT), EDIT_WEIGHTS
-    if new:
-        kinds, weights = ("recolour", "add", "replace"), (3, 1, 1)
-    for kind in rng.choices(kinds, weights, k=100):
+    weights = {"recolour": 3, "add": 1, "replace": 1} if new else EDIT_WEIGHTS
+    for kind in rng.choices(tuple(weights), tuple(weights.values()), k=100):
         found = _EDIT[kind](scene, groups, group, rng, allowed, new)
         if found:
             return Edit(kind, *found)
@@ -152,5 +150,13 @@ _EDIT = {
     "style": _style,
     "background": _background,
 }
+EDIT_WEIGHTS = {
+    "recolour": 3,
+    "add": 2,
+    "remove": 2,
+    "replace": 2,
+    "move": 2,
+    "style": 1,
+    "background": 1,
+}
 KINDS_OF_EDIT = tuple(_EDIT)
-EDIT_WEIGHTS = (3, 2, 2, 2, 2, 1, 1)

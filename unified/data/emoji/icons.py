@@ -56,7 +56,7 @@ def siblings() -> dict[str, tuple[tuple[str, str], ...]]:
                 if f" {word} " in padded:
                     key = (family, concept.subgroup, padded.replace(f" {word} ", " * ", 1))
                     families[key].append((concept.id, word))
-    found = collections.defaultdict(list)
+    found: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
     for members in families.values():
         for id, _ in members:
             found[id].extend((other, word) for other, word in members if other != id)
@@ -66,7 +66,7 @@ def siblings() -> dict[str, tuple[tuple[str, str], ...]]:
 @functools.cache
 def tones() -> dict[str, tuple[str, ...]]:
     """For each base id that has skin tones, the ids of tones 0 to 5."""
-    found = collections.defaultdict(dict)
+    found: dict[str, dict[int, str]] = collections.defaultdict(dict)
     for concept in concepts().values():
         found[concept.base][concept.tone] = concept.id
     return {

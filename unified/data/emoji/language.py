@@ -57,7 +57,7 @@ def facts(scene: Scene, rng: random.Random, relations: bool = True) -> Facts:
     """What to say of a scene: all its groups in some order and, where there is one, a relation."""
     things = members(scene)
     order = rng.sample(list(things), len(things))
-    said = ()
+    said: tuple[tuple[int, str], ...] = ()
     if relations and len(order) > 1:
         related = relation_of_groups(things[order[0]], things[order[1]])
         said = ((0, related),) if related else ()
@@ -129,15 +129,25 @@ _GROUP = re.compile(rf"({_any(_COUNTS)}) (?:({_any(COLOURS)}) )?({_any(vocabular
 def read(text: str) -> Facts:
     """The facts a sentence states. Raises ValueError where it is not a sentence of the grammar."""
     body = text.strip().lower().rstrip(".")
-    head, tail = _HEAD.match(body), _TAIL.search(body)
-    body = body[head.end() : tail.start() if tail else None]
-    groups, relations = [], []
+    style, body, background = _frame(_HEAD, body)
+    groups: list[Group] = []
+    relations = []
     for item in re.split(r", | and ", body):
-        first, related, second = _ITEM.fullmatch(item).groups() if item else ("", None, None)
-        if related:
-            relations.append((len(groups), _CANONICAL[related]))
-        groups.extend(read_group(part) for part in (first, second) if part is not None)
-    return Facts(tuple(groups), tuple(relations), head[1] or "flat", tail[1] if tail else "white")
+        match = _ITEM.fullmatch(item)
+        parts = (match[1], match[3]) if match and match[2] else (item,)
+        if match and match[2]:
+            relations.append((len(groups), _CANONICAL[match[2]]))
+        groups.extend(map(read_group, parts))
+    return Facts(tuple(groups), tuple(relations), style, background)
+
+
+def _frame(start: re.Pattern, text: str) -> tuple[str, str, str]:
+    """Style, what is between `start` and the background, background."""
+    head, tail = start.match(text), _TAIL.search(text)
+    if not head:
+        raise ValueError(f"no {start.pattern!r} at the start of {text!r}")
+    body = text[head.end() : tail.start() if tail else None]
+    return head[1] or "flat", body, tail[1] if tail else "white"
 
 
 def read_group(text: str) -> Group:
@@ -151,11 +161,11 @@ def read_group(text: str) -> Group:
 
 def say_layout(scene: Scene, rng: random.Random) -> str:
     """Every object with its box: `layout: red apple [4 10 28 34], dog [30 2 48 20]`."""
-    parts = []
-    for thing in rng.sample(scene.things, len(scene.things)):
-        group = Group(1, vocabulary.BY_ID[thing.id].singular, thing.colour)
-        name = phrase(group, rng).split(" ", 1)[1]
-        parts.append(f"{name} [{' '.join(map(str, thing.box))}]")
+    parts: list[str] = []
+    for group, things in members(scene).items():
+        name = phrase(dataclasses.replace(group, count=1), rng).split(" ", 1)[1]
+        parts.extend(f"{name} [{' '.join(map(str, thing.box))}]" for thing in things)
+    rng.shuffle(parts)
     style = "" if scene.things[0].style == "flat" else f"{scene.things[0].style} "
     tail = "" if scene.background == "white" else f" on {scene.background}"
     return f"{style}layout: {', '.join(parts)}{tail}"
@@ -168,16 +178,13 @@ _BOX = re.compile(r"(.+) \[(\d+) (\d+) (\d+) (\d+)\]")
 def read_layout(text: str) -> tuple[Facts, tuple[tuple[Group, tuple[int, ...]], ...]]:
     """The facts of a layout and each object's box. Raises ValueError where it is not one."""
     body = text.strip().lower()
-    head, tail = _LAYOUT.match(body), _TAIL.search(body)
-    if not head:
-        raise ValueError(f"not a layout: {text!r}")
+    style, body, background = _frame(_LAYOUT, body)
     boxes = []
-    for item in body[head.end() : tail.start() if tail else None].split(", "):
+    for item in body.split(", "):
         match = _BOX.fullmatch(item)
         if not match:
             raise ValueError(f"not an object with its box: {item!r}")
         boxes.append((read_group(f"a {match[1]}"), tuple(map(int, match.groups()[1:]))))
     counts = collections.Counter(group for group, _ in boxes)
     groups = tuple(dataclasses.replace(group, count=n) for group, n in counts.items())
-    background = tail[1] if tail else "white"
-    return Facts(groups, (), head[1] or "flat", background), tuple(boxes)
+    return Facts(groups, (), style, background), tuple(boxes)

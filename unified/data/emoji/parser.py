@@ -79,7 +79,7 @@ def _bank(background: str, side: int) -> _Bank:
     for change, mask, thing in zip(changes, masks, things, strict=True):
         left, top, right, bottom = (edge + window // 2 for edge in thing.box)
         alpha = thing.pixels[..., 3:] / np.float32(255)
-        ink = thing.pixels[..., :3] - np.float32(BACKGROUNDS[background])
+        ink = thing.pixels[..., :3] - np.array(BACKGROUNDS[background], np.float32)
         change[top:bottom, left:right] = alpha * ink
         mask[top:bottom, left:right] = alpha > 0
     fine, coarse = _level(changes, masks), _level(_cells(changes), _cells(masks))
@@ -107,7 +107,7 @@ def background_of(pixels: np.ndarray) -> tuple[str, np.ndarray]:
     votes = [np.sum(near[name] & (closest == i)) for i, name in enumerate(BACKGROUNDS)]
     name = tuple(BACKGROUNDS)[int(np.argmax(votes))]
     seen = flat[near[name]]
-    return name, np.median(seen, 0) if len(seen) else np.float32(BACKGROUNDS[name])
+    return name, np.asarray(np.median(seen, 0) if len(seen) else BACKGROUNDS[name], np.float32)
 
 
 def parse(pixels: np.ndarray) -> Parsed:
@@ -123,12 +123,12 @@ def parse(pixels: np.ndarray) -> Parsed:
     total = float(np.square(left).sum())
     found: list[tuple[Thing, float]] = []
     for least in LEAST:  # what is certain first, so that doubtful parts are seen alone
-        more = True
-        while more and len(found) < MOST:
+        before = -1
+        while before < len(found) < MOST:
+            before = len(found)
             tried = [_explain(left, bank, *peak, least) for peak in _peaks(left, bank)]
-            more = [explained for explained in tried if explained]
-            found.extend(more)
-    things, quality = zip(*found, strict=True) if found else ((), ())
+            found.extend(explained for explained in tried if explained)
+    things, quality = (tuple(column) for column in zip(*found, strict=True)) if found else ((), ())
     residue = float(np.square(left).sum()) / max(total, 1.0)
     return Parsed(Scene(things, background, side), quality, residue)
 
@@ -143,10 +143,9 @@ def _peaks(left: np.ndarray, bank: _Bank) -> list[tuple[int, int]]:
     flat = windows.transpose(0, 1, 3, 4, 2).reshape(-1, CELLS * CELLS, 3)
     floor = LEAST[-1] / 2 * bank.coarse.energy.min()
     inked = np.square(flat).sum((1, 2)) > floor
-    fit = np.zeros(len(flat), np.float32)
-    fit[inked] = bank.coarse.fit(flat[inked])[0].max(1, initial=0)
-    fit = fit.reshape(places)
-    peaks = []
+    fit = np.zeros(places, np.float32)
+    fit.ravel()[inked] = bank.coarse.fit(flat[inked])[0].max(1, initial=0)
+    peaks: list[tuple[int, int]] = []
     apart = SIZES[0] * bank.window // SIZES[-1] * 2 // 3 // step
     while len(peaks) < MOST and fit.max() > floor:
         row, column = np.unravel_index(fit.argmax(), places)
@@ -170,15 +169,15 @@ def _explain(
     near = near.reshape(-1, window, window, 3)
     rough, _ = bank.coarse.fit(_cells(near).reshape(len(near), -1, 3))
     chosen = np.argpartition(-rough.max(0), CANDIDATES)[:CANDIDATES]
-    fit, quality = bank.fine.fit(near.reshape(len(near), -1, 3), chosen)
+    fit, share = bank.fine.fit(near.reshape(len(near), -1, 3), chosen)
     place, best = np.unravel_index(fit.argmax(), fit.shape)
-    template, quality = chosen[best], float(quality[place, best])
+    template, quality = chosen[best], float(share[place, best])
     if quality < least:
         return None
     top, start = rows[place // len(columns)], columns[place % len(columns)]
     change = bank.fine.changes[template].reshape(window, window, 3)
     left[top : top + window, start : start + window] -= change
-    # A window of the padded picture and a thing's centre differ by twice the half window.
+    # Padding by half a window makes the corner of a window the centre of its thing.
     thing = dataclasses.replace(bank.things[template], x=int(start), y=int(top))
     return thing, quality
 

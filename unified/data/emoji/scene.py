@@ -4,7 +4,7 @@ Coordinates are pixels, x to the right and y downwards; `H W` pixels of the canv
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +63,7 @@ class Scene:
     background: str = "white"
     side: int = 64
 
-    def with_things(self, things: Sequence[Thing]) -> "Scene":
+    def with_things(self, things: Iterable[Thing]) -> "Scene":
         return dataclasses.replace(self, things=tuple(things))
 
 

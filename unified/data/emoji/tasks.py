@@ -59,7 +59,7 @@ class EmojiSource:
 
     split: `train` and `validation` differ in their scenes; each example of `heldout` has a pair of
     colour and object that training never shows, and each example of `concepts` a concept that it
-    never shows. `size` is the side of pictures in pixels, a multiple of 32; `icons` the share of
+    never shows. `size` is the side of pictures in pixels, a multiple of 64; `icons` the share of
     icons among pictures; `length` what `len` says. Raises ValueError for a task or split unknown.
     """
 
@@ -77,8 +77,8 @@ class EmojiSource:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         if unknown := set(tasks) - set(TASKS):
             raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {', '.join(TASKS)}")
-        if size % 32:
-            raise ValueError(f"pictures of {size} pixels: choose a multiple of 32")
+        if size % 64:
+            raise ValueError(f"pictures of {size} pixels: choose a multiple of 64")
         if split == "concepts":
             tasks = {task: weight for task, weight in tasks.items() if task in ICON_TASKS}
         if sum(tasks.values()) <= 0:

@@ -81,8 +81,8 @@ object  chair       chairs        1fa91   brown   orange
 
 def _noun(line: str) -> Noun:
     kind, singular, plural, id, natural, near = (*line.split(), "")[:6]
-    near = tuple(near.split(",")) if near else ()
-    return Noun(singular, plural, id, kind, None if natural == "-" else natural, near)
+    avoided = tuple(near.split(",")) if near else ()
+    return Noun(singular, plural, id, kind, None if natural == "-" else natural, avoided)
 
 
 NOUNS: dict[str, Noun] = {n.singular: n for n in map(_noun, _TABLE.split("\n")[1:-1])}
