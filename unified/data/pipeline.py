@@ -66,11 +66,7 @@ class Pipeline(Iterator[Batch]):
             examples = grain.MapDataset.concatenate([grain.MapDataset.source(s) for s in sources])
             num_examples = min(num_examples, len(examples))
         if dropout:
-            known = {"text"} | {lane.view for lane in layout.lanes}
-            if unknown := set(dropout) - known:
-                raise ValueError(f"dropout of {sorted(unknown)}: views of the layout are {known}")
-            forget = functools.partial(drop_conditions, rates=dict(dropout))
-            examples = examples.random_map(forget, seed=seed)
+            examples = examples.random_map(_forget(dropout, layout), seed=seed)
         self.layout = layout
         self._rows = RowIterator(
             examples.map(functools.partial(_expand, layout=layout, encode=encode)),
@@ -138,6 +134,13 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The states of all processes as one, from which any number of processes can continue."""
     rows = {number: row for state in states for number, row in state["rows"].items()}
     return {"batch_size": states[0]["batch_size"], "rows": rows}
+
+
+def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:
+    known = {"text"} | {lane.view for lane in layout.lanes}
+    if unknown := set(dropout) - known:
+        raise ValueError(f"dropout of {sorted(unknown)}: views of the layout are {sorted(known)}")
+    return functools.partial(drop_conditions, rates=dict(dropout))
 
 
 def _expand(example: Example | BadRecord, *, layout: Layout, encode: Encode) -> Spans | BadRecord:
