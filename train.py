@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from unified import sharding
 from unified.interop import release
 from unified.training import config as configs
-from unified.training import processes, tree
+from unified.training import memory, processes, tree
 from unified.training.checkpoint import Checkpoints
 from unified.training.feed import Fed, Feed
 from unified.training.metrics import Journal, Monitor, NonFinite
@@ -47,6 +47,7 @@ class Run:
 
 def main(argv: list[str] | None = None) -> int:
     args, config = parse(sys.argv[1:] if argv is None else argv)
+    memory.keep_freed_memory()
     if args.distributed:
         processes.join()
     recipe = importlib.import_module(config.recipe)

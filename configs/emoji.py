@@ -26,15 +26,15 @@ def get_config() -> ConfigDict:
                 "stream": "und",
                 "view": "text",
                 "tasks": (),  # all
-                "budget": 80,  # tokens a row
-                "losses": 64,  # of them predicted
+                "budget": 112,  # tokens a row
+                "losses": 80,  # of them predicted
             },
             "vit": {
                 "kind": "patch",
                 "stream": "und",
                 "view": "vit",
                 "tasks": (),
-                "budget": 192,
+                "budget": 256,
                 "patch": 8,  # pixels a side
                 "min_side": 64,
                 "max_side": 64,
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
                 "kind": "latent",
                 "stream": "gen",
                 "view": "vae",
-                "count": 3,  # pictures a row
+                "count": 4,  # pictures a row
                 "height": 64,
                 "width": 64,
                 "stride": 8,  # pixels a side of a token
@@ -117,19 +117,20 @@ def get_config() -> ConfigDict:
         "max_bad_records": 100,
     }
 
-    config.batch_size = 16  # rows
-    config.total_steps = 1000
+    config.batch_size = 8  # rows
+    config.total_steps = 600
+    config.max_minutes = 7.0  # on a slower machine: stop earlier
     config.loss_weights = {"text": 1.0, "flow": 1.0}
     config.optimizer = {
         "name": "adamw",
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
+        "learning_rate": 1.5e-3,
+        "schedule": "wsd",
         "warmup_steps": 100,
         "b2": 0.99,
         "weight_decay": 0.05,
     }
     config.ema = {"decay": 0.995, "warmup": True}
-    config.checkpoint = {"every": 500, "keep": 2}
-    config.validation = {"every": 500, "batches": 1, "tasks": TASKS}
+    config.checkpoint = {"every": 300, "keep": 2}
+    config.validation = {"every": 300, "batches": 1, "tasks": TASKS}
     config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 32}
     return config

@@ -14,9 +14,9 @@ def get_config():
     with config.ignore_type():
         config.model.backbone.shared = ((0, 3),)  # [first, last) layers
     lanes = config.layout.lanes
-    lanes.text_gen = {**lanes.text.to_dict(), "stream": "gen", "tasks": DRAWING, "losses": 0}
-    lanes.vit_gen = {**lanes.vit.to_dict(), "stream": "gen", "tasks": DRAWING, "budget": 64}
-    lanes.text.tasks = READING
-    lanes.vit.tasks = READING
-    lanes.vit.budget = 128
+    text, vit = lanes.text.to_dict(), lanes.vit.to_dict()
+    lanes.text_gen = {**text, "stream": "gen", "tasks": DRAWING, "budget": 80, "losses": 0}
+    lanes.vit_gen = {**vit, "stream": "gen", "tasks": DRAWING, "budget": 64}
+    lanes.text.update({"tasks": READING, "budget": 112})
+    lanes.vit.update({"tasks": READING, "budget": 192})
     return config
