@@ -115,7 +115,10 @@ def test_a_layout_asks_for_every_object_in_its_box():
     [
         ((changed(APPLE, colour="green"), DOG), set()),
         ((APPLE, DOG), {"changed", "recolour", "all"}),
-        ((changed(APPLE, colour="green"), changed(DOG, y=40)), {"unchanged", "recolour", "all"}),
+        (
+            (changed(APPLE, colour="green"), changed(DOG, y=40)),
+            {"changed", "unchanged", "recolour", "all"},
+        ),
     ],
     ids=["done", "nothing done", "more than asked"],
 )

@@ -80,9 +80,8 @@ def judge_layout(truth: Truth, drawing: Drawing) -> Verdict:
 
 def judge_edit(truth: Truth, drawing: np.ndarray) -> Verdict:
     """`changed`: what the instruction asks is done; `unchanged`: all the rest is as before."""
-    drawn = read(drawing)
-    score = score_edit(truth, render(known(truth.before)), drawing, drawn)
-    return Verdict({**score, truth.kind: score["all"]}, summary(drawn))
+    score = score_edit(truth, render(known(truth.before)), drawing)
+    return Verdict({**score, truth.kind: score["all"]}, summary(read(drawing)))
 
 
 def agreement(told: Facts, scene: Scene) -> dict[str, bool]:
