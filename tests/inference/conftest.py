@@ -14,9 +14,9 @@ from unified.recipes import ar_flow
 def config():
     config = get_config()
     for lane, sizes in {
-        "text": {"budget": 96},
-        "vit": {"min_side": 16, "max_side": 16},
-        "vae": {"height": 16, "width": 16},
+        "text": {"budget": 96, "losses": 40},
+        "vit": {"budget": 16, "min_side": 16, "max_side": 16},
+        "vae": {"count": 3, "height": 16, "width": 16},
     }.items():
         config.layout.lanes[lane].update(sizes)
     width = {"embed_dim": 32, "mlp_dim": 48}

@@ -95,13 +95,12 @@ class Assistant:
         task: str = "",
     ) -> list[str]:
         """Text that follows each request. Temperature 0 is greedy; top-k 0 and top-p 1 are off."""
-        sampling = Sampling(temperature, top_k, top_p)
-        lane = self._lanes(TextLane, task)[0]
+        how: dict[str, Any] = {"lane": self._lanes(TextLane, task)[0], "max_tokens": max_tokens}
+        how["sampling"] = Sampling(temperature, top_k, top_p)
 
         def texts(rows: list[Request], seeds: np.ndarray) -> list[str]:
             contexts = pack(rows, self.layout, self.tokenizer.encode, task)
-            args = (self.program, self.params, contexts, seeds)
-            written = engine.write(*args, lane=lane, max_tokens=max_tokens, sampling=sampling)
+            written = engine.write(self.program, self.params, contexts, seeds, **how)
             ids, lengths = jax.device_get(written)
             return [self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
 
@@ -164,9 +163,9 @@ class Assistant:
         stacked = [dropped.get(c, list)(row) for c in guidance.contexts for row in rows]
         contexts = pack(stacked, self.layout, self.tokenizer.encode, task)
         block = picture_after(contexts, lane, self.layout, task)
-        args = (self.program, self.params, contexts, block, seeds, guidance)
-        pixels = engine.draw(*args, lane=lane, steps=how.steps, shift=how.shift)
-        return list(jax.device_get(pixels))
+        spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
+        args = (contexts, block, seeds, guidance)
+        return list(jax.device_get(engine.draw(self.program, self.params, *args, **spacing)))
 
     def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
         """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.

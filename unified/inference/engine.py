@@ -20,7 +20,7 @@ from unified.generation.text import generate_text
 from unified.inference.context import Contexts
 from unified.processes import rectified_flow
 from unified.processes.autoregressive import Sampling
-from unified.sequence import Batch, LatentLane, TextLane
+from unified.sequence import Array, Batch, LatentLane, TextLane
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ def write(
     program: Program,
     params: Any,
     contexts: Contexts,
-    seeds: jax.Array,
+    seeds: Array,
     *,
     lane: TextLane,
     max_tokens: int,
@@ -52,7 +52,7 @@ def draw(
     params: Any,
     contexts: Contexts,
     block: Batch,
-    seeds: jax.Array,
+    seeds: Array,
     guidance: Guidance,
     *,
     lane: LatentLane,

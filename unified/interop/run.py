@@ -27,10 +27,12 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     Raises FileNotFoundError if there is none yet.
     """
     folder = epath.Path(path)
+    at = lambda step: (folder / CHECKPOINTS / str(step) / "state").resolve()
     steps = ocp.utils.checkpoint_steps(folder / CHECKPOINTS)
+    steps = [step for step in steps if (at(step) / "_METADATA").exists()]  # not a torn copy
     if not steps or not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{os.fspath(path)!r} has no finished checkpoint yet")
-    state = (folder / CHECKPOINTS / str(max(steps)) / "state").resolve()
+    state = at(max(steps))
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     saved = reader.metadata(state).item_metadata.tree
     averaged = flatten(saved["ema"] or {})
