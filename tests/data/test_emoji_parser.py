@@ -41,26 +41,31 @@ def compressed(pixels):
 
 
 @functools.cache
-def read_back(harm=None):
-    return [parse(harm(render(scene(i))) if harm else render(scene(i))) for i in range(COUNT)]
+def read_back(count, harm=None):
+    return [parse(harm(render(scene(i))) if harm else render(scene(i))) for i in range(count)]
 
 
 def test_true_pictures_are_read_exactly():
-    scores = [score_scene(scene(i), seen.scene)["all"] for i, seen in enumerate(read_back())]
+    scores = [score_scene(scene(i), seen.scene)["all"] for i, seen in enumerate(read_back(COUNT))]
     assert np.mean(scores) >= 0.99
-    exact = [set(scene(i).things) == set(seen.scene.things) for i, seen in enumerate(read_back())]
+    exact = [
+        set(scene(i).things) == set(seen.scene.things) for i, seen in enumerate(read_back(COUNT))
+    ]
     assert np.mean(exact) >= 0.97
-    assert np.median([seen.residue for seen in read_back()]) < 1e-3
+    assert np.median([seen.residue for seen in read_back(COUNT)]) < 1e-3
 
 
 @pytest.mark.parametrize("harm", [blurred, noisy, compressed])
 def test_harmed_pictures_are_read_almost_as_well(harm):
-    scores = [score_scene(scene(i), seen.scene)["all"] for i, seen in enumerate(read_back(harm))]
-    assert np.mean(scores) >= 0.96
+    scores = [
+        score_scene(scene(i), seen.scene)["all"]
+        for i, seen in enumerate(read_back(COUNT // 3, harm))
+    ]
+    assert np.mean(scores) >= 0.96  # at most one wrong
 
 
 def test_a_picture_of_something_else_is_right_by_chance_only():
-    seen = read_back()
+    seen = read_back(COUNT)
     right = {}
     for i in range(COUNT):
         facts = language.facts(scene(i), random.Random(i))
@@ -112,13 +117,13 @@ def test_a_larger_canvas_is_read_too():
 def test_edits_succeed_when_carried_out_and_only_then():
     source = EmojiSource("heldout", {"edit": 1.0})
     kinds = set()
-    for i in range(40):
+    for i in range(25):
         truth = source.truth(i)
         kinds.add(truth.kind)
         before, after = render(truth.before), render(truth.after)
         assert score_edit(truth, before, after)["all"], truth.prompt
         assert not score_edit(truth, before, before)["changed"], truth.prompt
-    assert len(kinds) >= 6
+    assert len(kinds) >= 4
 
 
 def test_an_edit_that_harms_the_rest_fails():
