@@ -7,6 +7,7 @@ an example with several pictures, one is taken.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ LANE = "vae"
 SCALES = 3  # of the edge loss: full, half and quarter size
 NOISE = (0.1, 0.3)  # deviations of the noise on normalised latents that `evaluate` tries
 CHUNK = 32  # pictures at a time in `evaluate`
+MEASURED = 512  # training pictures of each source, for the statistics of latents
 
 
 def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
@@ -185,8 +187,8 @@ def evaluate(model: Autoencoder, config: Mapping[str, Any], folder: str | Path) 
 
 def statistics(model: Autoencoder, config: Mapping[str, Any]) -> dict[str, float]:
     """`scale` and `shift` that give latents of training pictures mean 0 and variance 1."""
-    data = config["data"]
-    pictures = [take(config, spec, data["examples"]) for spec in data["train"].values()]
+    specs = config["data"]["train"].values()
+    pictures = [take(config, spec, MEASURED) for spec in specs]
     latents = encode(model, np.concatenate(pictures))
     return {"scale": float(1 / latents.std()), "shift": float(latents.mean())}
 
@@ -200,37 +202,33 @@ def normalised(model: Autoencoder, values: Mapping[str, float]) -> Autoencoder:
 
 
 def encode(model: Autoencoder, pictures: np.ndarray) -> np.ndarray:
-    """Latents sampled from the posterior, not normalised, `[N h w C]`."""
-    graphdef, params = nnx.split(model)
-
-    @jax.jit
-    def run(params, pixels, key):
-        mean, logvar = nnx.merge(graphdef, params).encode(to_float(pixels))
-        return sample(key, mean, logvar)
-
-    parts = [
-        np.asarray(run(params, pictures[i : i + CHUNK], jax.random.key(i)))
-        for i in range(0, len(pictures), CHUNK)
-    ]
-    return np.concatenate(parts)
+    """uint8 `[N H W 3]` -> latents sampled from the posterior, not normalised, `[N h w C]`."""
+    return _in_chunks(_sampled, model, pictures)
 
 
 def reconstruct(model: Autoencoder, pictures: np.ndarray, noise: float = 0.0) -> np.ndarray:
     """uint8 `[N H W 3]` -> the same through the autoencoder; `noise` on normalised latents."""
-    graphdef, params = nnx.split(model)
+    return _in_chunks(_again, model, pictures, noise)
 
-    @jax.jit
-    def run(params, pixels, key):
-        model = nnx.merge(graphdef, params)
-        latents = model.latents(to_float(pixels))
-        latents += noise * jax.random.normal(key, latents.shape)
-        return to_uint8(model.pixels(latents))
 
-    parts = [
-        np.asarray(run(params, pictures[i : i + CHUNK], jax.random.key(i)))
-        for i in range(0, len(pictures), CHUNK)
-    ]
-    return np.concatenate(parts)
+def _in_chunks(fn, model: Autoencoder, pictures: np.ndarray, *args: float) -> np.ndarray:
+    split = nnx.split(model)
+    starts = range(0, len(pictures), CHUNK)
+    chunks = [fn(*split, pictures[i : i + CHUNK], jax.random.key(i), *args) for i in starts]
+    return np.concatenate(chunks)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sampled(graphdef, params, pixels, key):
+    return sample(key, *nnx.merge(graphdef, params).encode(to_float(pixels)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _again(graphdef, params, pixels, key, noise):
+    model = nnx.merge(graphdef, params)
+    latents = model.latents(to_float(pixels))
+    latents += noise * jax.random.normal(key, latents.shape)
+    return to_uint8(model.pixels(latents))
 
 
 def compare(name: str, pictures: np.ndarray, again: np.ndarray) -> metric.Metrics:
