@@ -22,6 +22,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from unified import sharding
+from unified.evaluation import report
 from unified.interop import release
 from unified.training import config as configs
 from unified.training import memory, processes, tree
@@ -194,7 +195,7 @@ def finish(run: Run, state: TrainState) -> None:
     with jax.set_mesh(alone) if processes.are_several() else contextlib.nullcontext():
         model = nnx.merge(run.setup.task.model, params)
         values = run.recipe.evaluate(model, run.config, run.workdir / "evaluation")
-    run.display.table(f"evaluation after {int(state.step)} steps", values)
+    run.display.print(report.table(values, f"evaluation after {int(state.step)} steps"))
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:

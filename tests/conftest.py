@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the programs and the toy recipe
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the suite is parallel already
 wanted = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",  # tests compile more than they compute: 3x faster

@@ -18,6 +18,7 @@ import numpy as np
 
 Role = Literal["context", "target"]
 Array = Any  # numpy on the host, jax.Array inside a program
+OPEN = 2**31 - 1  # stop of a key that is visible to the end of a document that still grows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,6 +105,7 @@ def test_a_killed_run_resumes_with_the_same_losses(start, tmp_path):
     np.testing.assert_allclose(list(moved.values()), list(want.values()), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpoint(
     tmp_path, capsys
 ):
@@ -116,6 +117,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpo
     assert max(losses(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     limited = ("--config.total_steps=100000", "--config.max_minutes=0.01")

@@ -13,6 +13,7 @@ import numpy as np
 
 from unified.data import image as pictures
 from unified.sequence import (
+    OPEN,
     Example,
     LatentLane,
     LatentTokens,
@@ -28,7 +29,6 @@ from unified.sequence import (
 Encode = Callable[[str], Sequence[int]]
 Lanes = Mapping[str, TextTokens | PatchTokens | LatentTokens]
 
-OPEN = np.iinfo(np.int32).max  # stop of a key that is visible to the end of its document
 TARGET_VIEW = "vae"
 
 

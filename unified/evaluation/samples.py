@@ -21,10 +21,13 @@ def run(
     examples: int = 16,
     seed: int = 0,
     title: str = "Samples",
+    extra: Mapping[str, float] | None = None,
 ) -> Metrics:
     """Asks for the first `examples` examples of each source (specs as of `open_source`), and
-    writes `samples.png` and `report.html`. The only metrics are how many were asked."""
-    sections, metrics = [], {}
+    writes `samples.png` and `report.html`. The only metrics are how many were asked, and `extra`,
+    measured elsewhere."""
+    sections: list[Section] = []
+    metrics: Metrics = dict(extra or {})
     for name, spec in sources.items():
         known = readable(open_source(spec), examples)
         cards = [ask(model, example, seed + i) for i, example in enumerate(known)]
@@ -50,8 +53,8 @@ def ask(model: Model, example: Example, seed: int) -> Card:
     request = list(itertools.takewhile(lambda s: s.role == "context", example.segments))
     target = example.segments[len(request)]
     if target.modality == "text":
-        [made] = model.answer([request], task=example.task)
+        made: Any = model.answer([request], task=example.task)[0]
     else:
-        [made] = model.draw([request], seeds=[seed], task=example.task)
-    parts = [(segment.role, segment.content) for segment in request]
+        made = model.draw([request], seeds=[seed], task=example.task)[0]
+    parts: list[tuple[str, Any]] = [(segment.role, segment.content) for segment in request]
     return Card((*parts, ("model", made), ("data", target.content)))

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from unified.processes.autoregressive import GREEDY, Sampling, sample
-from unified.sequence import Tokens
-
-OPEN = 2**31 - 1  # the end of a document that still grows
+from unified.sequence import OPEN, Tokens
 
 # (state, ids [B 1], tokens [B 1], slot []) -> (logits [B V] of the next id, state)
 DecodeStep = Callable[[Any, jax.Array, Tokens, jax.Array], tuple[jax.Array, Any]]

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from unified.training.feed import Fed
 
@@ -55,12 +54,6 @@ class Display:
             self._bar.update(self._task, completed=step, description=text)
         else:
             self.print(f"step {step}/{self._total}  {text}")
-
-    def table(self, title: str, values: Mapping[str, float]) -> None:
-        table = Table("metric", "value", title=title)
-        for name, value in values.items():
-            table.add_row(name, f"{value:.4g}")
-        self.print(table)
 
     def close(self) -> None:
         """Ends the bar; printing goes on."""

@@ -24,6 +24,7 @@ COUNT_WEIGHTS = (20, 32, 24, 14, 10)  # of 1 to 5 things
 STYLE_WEIGHTS = (60, 20, 20)  # of vocabulary.STYLES
 COLOURED = 0.6  # share of groups with a tint
 NAMES = tuple(NOUNS)
+GRID = 4  # centres lie on multiples of so many pixels of 64, which small models learn much faster
 
 
 def colour_for(rng: random.Random, noun: str, allowed: Allowed) -> str | None:
@@ -107,6 +108,9 @@ def free_spot(
 
 
 def _spot(rng: random.Random, size: int, side: int) -> Spot:
-    size = size * side // 64
-    low, span = (size + 1) // 2, side - 2 * ((size + 1) // 2) + 1
-    return Spot(low + int(rng.random() * span), low + int(rng.random() * span), size)
+    """A random place on the grid for a thing of `size` pixels on a canvas of 64."""
+    unit = side // 64
+    size, step = size * unit, GRID * unit
+    margin = (size + 1) // 2
+    places = range(-(-margin // step) * step, side - margin + 1, step)
+    return Spot(rng.choice(places), rng.choice(places), size)

@@ -1,6 +1,8 @@
 """Building, losses, input and evaluation of the family."""
 
+import contextlib
 import importlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from flax import nnx
 
 from unified.data.pipeline import Pipeline
 from unified.data.sources import open_source
+from unified.evaluation.loss import losses
 from unified.processes import autoregressive, rectified_flow
 from unified.recipes.ar_flow.config import layout, parse, tokenizer
 from unified.recipes.ar_flow.model import ARFlow, ByName
@@ -122,9 +125,27 @@ def inputs(
 
 
 def evaluate(model: ARFlow, config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
-    """Runs the benchmark that the config names; it writes its pictures and tables to `folder`."""
+    """Runs the benchmark that the config names, which writes its pictures and tables to `folder`.
+
+    Validation losses, by task and flow time, are among the metrics.
+    """
     from unified.inference import Assistant  # which imports recipes
 
     options = dict(config["benchmark"])
     benchmark = importlib.import_module(options.pop("module"))
-    return benchmark.run(Assistant(model, config), Path(folder), **options)
+    extra = validation_losses(model, config)
+    return benchmark.run(Assistant(model, config), Path(folder), extra=extra, **options)
+
+
+def validation_losses(model: ARFlow, config: Mapping[str, Any]) -> dict[str, float]:
+    """Mean losses of the validation batches of each task."""
+    graph, params = nnx.split(model)
+    step = jax.jit(lambda params, batch, key: loss(nnx.merge(graph, params), batch, key))
+    tasks, num = config["validation"]["tasks"], config["validation"]["batches"]
+    with contextlib.ExitStack() as stack:
+        batches = {}
+        for task in tasks:
+            pipeline = inputs(config, "validation", task)
+            stack.callback(pipeline.close)
+            batches[task] = itertools.islice(pipeline, num)
+        return losses(lambda *args: step(params, *args), batches, jax.random.key(0))
