@@ -11,7 +11,7 @@ length. The backward pass recomputes the probabilities from the log-sum-exp (Dao
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,8 @@ def _attend_bwd(options, residuals, cotangents):
     zeros = tuple(jnp.zeros(x.swapaxes(2, 3).shape, jnp.float32) for x in keys[:2])
     (d_k, d_v), d_q = _scan(visit, zeros, (q, clock, out, lse, *cotangents))
     d_k, d_v = (d.swapaxes(2, 3).astype(x.dtype) for d, x in zip((d_k, d_v), keys[:2], strict=True))
-    return d_q, Keys(d_k, d_v, None, None), None
+    none: Any = None  # integers have no gradient
+    return d_q, Keys(d_k, d_v, none, none), none
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)

@@ -76,7 +76,7 @@ class Backbone(nnx.Module):
         for i, run in enumerate(self.cfg.runs):
             blocks = {name: self.runs[str(i)][name] for name in call.weights(run)}
             layers = (blocks, cache.keys[i] if cache else {}, self._windows(run))
-            layer = lambda x, layer, run=run: call.layer(run, x, *layer, return_keys)
+            layer = lambda x, layer, run=run: call.layer(run, x, layer, return_keys)
             x, new = scan(layer, x, layers, remat=remat, unroll=unroll)
             keys.append(new)
         shared = self.cfg.runs[-1].shared
@@ -125,8 +125,9 @@ class _Call:
     def weights(self, run: Run) -> tuple[str, ...]:
         return (SHARED,) if run.shared else tuple(self.clock)
 
-    def layer(self, run: Run, x, blocks, past, window, return_keys: bool):
+    def layer(self, run: Run, x, layer, return_keys: bool):
         """One layer over all streams: project, join the keys, attend, update."""
+        blocks, past, window = layer
         block = {s: blocks[SHARED if run.shared else s] for s in x}
         x = {s: constrain(x_s, "batch", "length", None) for s, x_s in x.items()}
         q, new = {}, {}

@@ -9,6 +9,7 @@ shared, all joint. Y (UniFork): the first layers shared. H (HBridge): the middle
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flax.core import FrozenDict
 
@@ -129,7 +130,7 @@ class BackboneConfig:
         return {SHARED: names[0]} if shared else {name: name for name in names}
 
 
-def _holds(ranges: Sequence[Sequence[int]], layer: int) -> bool:
+def _holds(ranges: Any, layer: int) -> bool:
     return any(lo <= layer < hi for lo, hi in ranges)
 
 

@@ -1,5 +1,7 @@
 """Hidden states -> logits over the vocabulary. `D` embed, `V` vocabulary."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -26,5 +28,5 @@ class LanguageHead(nnx.Module):
         """`table` is the embedding table `[V D]` of a tied head; raises ValueError if misplaced."""
         if (self.kernel is None) != (table is not None):
             raise ValueError("pass the embedding table if, and only if, the head is tied")
-        kernel = self.kernel.astype(hidden.dtype) if table is None else table.astype(hidden.dtype).T
-        return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+        kernel: Any = self.kernel if table is None else table.T
+        return jnp.matmul(hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)

@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class Attention(nnx.Module):
     def project(self, x: Float[Array, "B T D"], rope: Rope | None = None):
         """Queries `[B T N H]`, keys `[B T K H]` and values `[B T K H]`, normed and rotated."""
         q, k, v = self.query(x), self.key(x), self.value(x)
-        if self.query_norm is not None:
+        if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
@@ -116,8 +116,9 @@ def attend(
     """Attention over all groups of keys. Groups are not copied together: each is attended to by
     itself, and the outputs are weighted by their share of the softmax."""
     if len(groups) == 1:
-        return interval_attention(q, groups[0].k, groups[0].v, clock, *groups[0][2:])
-    parts = [
+        out: Any = interval_attention(q, groups[0].k, groups[0].v, clock, *groups[0][2:])
+        return out
+    parts: Any = [
         interval_attention(q, g.k, g.v, clock, g.start, g.stop, return_lse=True) for g in groups
     ]
     outs, lses = zip(*parts, strict=True)

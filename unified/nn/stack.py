@@ -43,7 +43,7 @@ def stack(make: Callable[[nnx.Rngs], M], n: int, axis: str, *, rngs: nnx.Rngs) -
     """`n` independent copies of a module, as one module with a leading axis `axis`."""
     stacked = jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), n))
 
-    def prepend(p: nnx.Param) -> nnx.Param:
+    def prepend(p: nnx.Param) -> nnx.Variable:
         return p.replace(axes=(axis, *p.axes))
 
     return jax.tree.map(prepend, stacked, is_leaf=lambda v: isinstance(v, nnx.Param))

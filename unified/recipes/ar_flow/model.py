@@ -117,7 +117,8 @@ class ARFlow(nnx.Module):
     def _lane(self, name: str, lane, latents, times) -> tuple[jax.Array, Tokens, jax.Array]:
         if isinstance(lane, LatentTokens):
             time = jnp.repeat(times, lane.tokens.clock.shape[1] // times.shape[1], axis=1)
-            return self.embed_latents(self.cfg.layout[name], latents, times), lane.tokens, time
+            place: Any = self.cfg.layout[name]
+            return self.embed_latents(place, latents, times), lane.tokens, time
         untimed = jnp.full(lane.tokens.clock.shape, UNTIMED, jnp.float32)
         text = isinstance(lane, TextTokens)
         embedded = self.embed_text(lane.ids) if text else self.embed_patches(lane)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def prefill(model: ARFlow, batch: Batch, room: Mapping[str, int]) -> Cache:
             latents[name] = model.encode(lane.pixels)
             times[name] = jnp.zeros(lane.noised.shape)
     x, tokens, time = model.streams(batch, latents, times)
-    _, keys = model.backbone(x, tokens, time=time, return_keys=True)
+    keys: Any = model.backbone(x, tokens, time=time, return_keys=True)[1]
     rows = next(iter(x.values())).shape[0]
     slots = {s: x_s.shape[1] + room.get(s, 0) for s, x_s in x.items()}
     cache = Cache.empty(model.cfg.backbone, rows, slots, jnp.dtype(model.cfg.dtype))
@@ -33,10 +34,10 @@ def decode_text(
 ) -> tuple[jax.Array, Cache]:
     """Appends text tokens `ids` [B T] at `slot` of their stream: logits [B V] of the next one."""
     stream = model.cfg.layout[lane].stream
-    x, tokens = {stream: model.embed_text(ids)}, {stream: tokens}
-    hidden, keys = model.backbone(x, tokens, cache=cache, return_keys=True)
-    logits = model.language(hidden[stream][:, -1]).astype(jnp.float32)
-    return logits, cache.append(keys, tokens, slot)
+    new = {stream: tokens}
+    read: Any = model.backbone({stream: model.embed_text(ids)}, new, cache=cache, return_keys=True)
+    hidden, keys = read
+    return model.language(hidden[stream][:, -1]), cache.append(keys, new, slot)
 
 
 def velocity(
