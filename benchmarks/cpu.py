@@ -1,0 +1,211 @@
+"""Our model on a CPU beside an equivalent one in eager PyTorch with the same weights.
+
+    python benchmarks/cpu.py            # the default config, a few minutes
+    python benchmarks/cpu.py --quick    # a small one, seconds
+
+Losses, gradients, texts and pictures of both sides are compared before anything is timed. Then
+both take turns, so that a busy machine slows both, and the ratio of their median times is
+reported: above 1 means ours is faster. Both use as many threads as there are cores, at most two.
+The autoencoder, which training freezes, is left out on both sides. Needs the parity extra.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import torch_model, torch_programs, workload
+from unified.processes import rectified_flow
+from unified.recipes.ar_flow.config import layout, parse
+from unified.training import config as configs
+from unified.training import memory
+
+THREADS = 2
+TOLERANCE = 1e-4
+
+
+class Case(NamedTuple):
+    """One measurement: two functions that do the same work and wait for its end."""
+
+    name: str
+    ours: Callable[[], Any]
+    torch: Callable[[], Any]
+    tokens: int  # processed by a call, for the rate
+
+
+class Result(NamedTuple):
+    case: Case
+    ours: float  # median seconds
+    torch: float
+
+    @property
+    def ratio(self) -> float:
+        return self.torch / self.ours
+
+
+def settings(quick: bool) -> ConfigDict:
+    config = configs.load(str(Path(__file__).parents[1] / "configs" / "emoji.py"))
+    if quick:
+        config.batch_size = 2
+        config.model.backbone.num_layers = 2
+        config.model.vision.num_layers = 1
+        config.data.lookahead = 8
+    return config
+
+
+def check(name: str, got: Any, want: Any) -> None:
+    """Raises AssertionError unless `got` is near, in units of the largest number of `want`."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    scale = max(float(np.abs(want).max()), 1e-3)
+    np.testing.assert_allclose(got / scale, want / scale, atol=TOLERANCE, rtol=0, err_msg=name)
+
+
+def training(config: ConfigDict, network: workload.Network, model: torch_model.Model) -> Case:
+    data = workload.train_data(config)
+    theirs = (torch_programs.tensors(dict(data[0].lanes)), *map(torch_programs.tensors, data[1:]))
+    weights = dict(config.loss_weights)
+    c = config.optimizer
+    trainer = torch_programs.Trainer.of(model, c.learning_rate, c.b2, c.weight_decay)
+
+    value_and_grad = jax.jit(
+        jax.value_and_grad(functools.partial(workload.objective, network, config))
+    )
+    loss, grads = value_and_grad(network.params, *data)
+    their_loss = trainer.loss(*theirs, weights)
+    their_loss.backward()
+    check("loss", loss, their_loss.item())
+    wanted = torch_model.weights(grads)
+    for name, parameter in model.named_parameters():
+        check(f"gradient of {name}", parameter.grad, wanted[name])
+
+    optimizer = workload.make_optimizer(config)
+    step = workload.make_train_step(network, config, optimizer)
+    params = jax.tree.map(lambda x: x.copy(), network.params)
+    state = [(params, optimizer.init(params))]
+
+    def ours():
+        state[0], loss = step(state[0], *data)
+        return loss.block_until_ready()
+
+    slots = config.batch_size * layout(config).slots
+    return Case("train step", ours, lambda: trainer.step(*theirs, weights).item(), slots)
+
+
+def decoding(config: ConfigDict, network, model, rows: int, num: int) -> Case:
+    contexts, begin = workload.questions(config, rows), layout(config).begin_text
+    read, write = workload.make_read(network), workload.make_write(network, begin, num)
+    cache = read(network.params, contexts.batch, num)
+    lanes = torch_programs.tensors(dict(contexts.batch.lanes))
+    their_cache, tokens = torch_programs.read(model, lanes, num)
+    place = [torch.from_numpy(x).long() for x in (contexts.clock, contexts.position)]
+    first = torch.full((rows,), begin)
+    ours = lambda: jax.block_until_ready(
+        write(network.params, cache, contexts.clock, contexts.position)
+    )
+    theirs = lambda: torch_programs.write(model, their_cache, tokens, first, *place, num)
+    np.testing.assert_array_equal(ours(), theirs(), err_msg="greedy text")
+    return Case(f"decode, batch {rows}", ours, theirs, rows * num)
+
+
+def sampling(config: ConfigDict, network, model, rows: int, steps: int) -> Case:
+    contexts, block = workload.prompts(config, rows)
+    times = np.asarray(rectified_flow.schedule(steps + 1, workload.SHIFT))
+    noise = workload.sampling_noise(config, rows)
+    cache = workload.make_read(network)(network.params, contexts.batch, 0)
+    draw = workload.make_draw(network, times)
+    lanes = torch_programs.tensors(dict(contexts.batch.lanes))
+    after = torch_programs.tensors(dict(block.lanes))
+    their_cache, tokens = torch_programs.read(model, lanes, sum(map(_slots, after.values())))
+    given = (tokens, after, *map(torch_programs.tensors, (noise, times)))
+    ours = lambda: jax.block_until_ready(draw(network.params, cache, block, noise))
+    theirs = lambda: torch_programs.draw(model, their_cache, *given, workload.GUIDANCE.text_scale)
+    check("picture", ours(), theirs())
+    return Case(f"draw {rows} pictures, {steps} steps", ours, theirs, rows * steps * noise.shape[1])
+
+
+def _slots(lane) -> int:
+    return lane.tokens.clock.shape[1]
+
+
+def race(case: Case, repeats: int) -> Result:
+    """Medians of both sides, taken in turn."""
+    seconds: dict[str, list[float]] = {"ours": [], "torch": []}
+    for _ in range(repeats):
+        for side, run in (("ours", case.ours), ("torch", case.torch)):
+            begin = time.perf_counter()
+            run()
+            seconds[side].append(time.perf_counter() - begin)
+    return Result(case, *(statistics.median(seconds[side]) for side in ("ours", "torch")))
+
+
+def run(quick: bool, repeats: int) -> list[Result]:
+    """Checks and measures every case. Raises AssertionError where the two sides differ."""
+    config = settings(quick)
+    network = workload.Network.of(config)
+    tokens, steps = (4, 2) if quick else (64, 24)
+
+    def model() -> torch_model.Model:
+        fresh = torch_model.Model(config.model.to_dict(), parse(config).latent_dim)
+        fresh.load_state_dict(torch_model.weights(network.params))
+        return fresh
+
+    make = [
+        lambda: training(config, network, model()),
+        lambda: decoding(config, network, model(), 1, tokens),
+        lambda: decoding(config, network, model(), 8, tokens),
+        lambda: sampling(config, network, model(), 4, steps),
+    ]
+    results = []
+    for case in (m() for m in make):
+        case.ours(), case.torch()
+        results.append(race(case, repeats))
+    return results
+
+
+def show(results: list[Result]) -> None:
+    title = f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    table = Table("", "ours", "torch", "ours, tokens/s", "torch / ours", title=title)
+    for r in results:
+        row = (f"{r.ours * 1e3:.1f} ms", f"{r.torch * 1e3:.1f} ms")
+        table.add_row(r.case.name, *row, f"{r.case.tokens / r.ours:,.0f}", f"{r.ratio:.2f}")
+    Console().print(table)
+
+
+def limit_threads() -> None:
+    """Two threads for each side. XLA takes as many as the cores that it may use when it starts."""
+    torch.set_num_threads(min(THREADS, os.cpu_count() or 1))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a small model, to see that it works")
+    parser.add_argument("--repeats", type=int, default=0, help="default: 15, quick 2")
+    flags = parser.parse_args()
+    limit_threads()
+    memory.keep_freed_memory()  # as train.py does; it serves both sides
+    if flags.quick:  # compiles more than it computes
+        flag = " --xla_backend_optimization_level=0"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flag
+    show(run(flags.quick, flags.repeats or (2 if flags.quick else 15)))
+
+
+if __name__ == "__main__":
+    main()
