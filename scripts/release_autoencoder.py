@@ -8,10 +8,8 @@ second becomes a release whose config holds the measured `model.scale` and `mode
 
 import argparse
 
-import jax
-from flax import nnx
-
-from unified.interop import release, run
+from unified.interop import model as models
+from unified.interop import release
 from unified.recipes import autoencoder
 
 
@@ -20,11 +18,8 @@ def main() -> None:
     parser.add_argument("source", help="a run of train.py, or a release")
     parser.add_argument("target", help="the release to write")
     args = parser.parse_args()
-    params, config = (run if run.is_run(args.source) else release).load(args.source)
-    model = nnx.eval_shape(lambda: autoencoder.build(config, rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(model, nnx.Param)
-    params = release.merge(nnx.to_pure_dict(state), params, args.source)
-    model = nnx.merge(graphdef, jax.tree.map(jax.numpy.asarray, params))
+    params, config = models.read(args.source)
+    model = models.assemble(params, config, args.source)
     config["model"] |= autoencoder.statistics(model, config)
     release.save(args.target, params, config)
     print(f"{args.target}: scale {config['model']['scale']}, shift {config['model']['shift']}")

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
+from unified.interop import model as models
 from unified.interop import release
 from unified.recipes import autoencoder as recipe
 from unified.sequence import Example, Segment
@@ -114,11 +115,8 @@ def test_evaluation_measures_and_shows(config, tmp_path, monkeypatch):
 
 def test_the_shipped_weights_reconstruct_held_out_pictures():
     """At least 30 dB, and normalised latents of variance one."""
-    params, released = release.load("unified/checkpoints/autoencoder")
-    model = nnx.eval_shape(lambda: recipe.build(released, rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(model, nnx.Param)
-    params = release.merge(nnx.to_pure_dict(state), params)
-    model = nnx.merge(graphdef, params)
+    params, released = models.read("unified/checkpoints/autoencoder")
+    model = models.assemble(params, released)
     for spec in released["data"]["evaluation"].values():
         pictures = recipe.take(released, spec, 16)
         metrics = recipe.compare("held out", pictures, recipe.reconstruct(model, pictures))

@@ -8,7 +8,7 @@ an example with several pictures, one is taken.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from unified.data.sources import BadRecord, Source, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
-from unified.sequence import Batch, Example, LatentLane, Layout, TextLane
+from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
 from unified.tokenizers.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
@@ -50,7 +50,7 @@ def loss(model: Autoencoder, batch: Batch, key: jax.Array) -> dict[str, tuple[Ar
     sizes; it asks for sharpness as a perceptual loss does, without weights from elsewhere. `kl`:
     nats a latent. `noise`: posterior deviation, reported.
     """
-    pixels = to_float(batch.lanes[LANE].pixels[:, 0])
+    pixels = to_float(pictures_of(batch))
     mean, logvar = model.encode(pixels)
     error = model.decode(sample(key, mean, logvar)) - pixels
     error = error.astype(jnp.float32)
@@ -79,8 +79,14 @@ def edges(error: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
 
 
 def counts(batch: Batch) -> dict[str, Array]:
-    number = jnp.float32(batch.lanes[LANE].pixels.shape[0])
+    number = jnp.float32(pictures_of(batch).shape[0])
     return dict.fromkeys(("l1", "mse", "edges", "kl"), number)
+
+
+def pictures_of(batch: Batch) -> UInt8[Array, "B H W 3"]:
+    tokens = batch.lanes[LANE]
+    assert isinstance(tokens, LatentTokens)
+    return tokens.pixels[:, 0]
 
 
 def to_float(pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
@@ -152,7 +158,7 @@ def take(
     for i in range(len(source)):
         example = source[i]
         if not isinstance(example, BadRecord):
-            found.append(fit_latent(example.segments[0].content, lane(config)))
+            found.append(fit_latent(np.asarray(example.segments[0].content), lane(config)))
         if len(found) == n:
             break
     return np.stack(found)
@@ -165,7 +171,7 @@ def evaluate(model: Autoencoder, config: Mapping[str, Any], folder: str | Path) 
     """PSNR and SSIM of `config.data.evaluation`, each source alone and all together, from the mean
     of the posterior; the same after noise on normalised latents; statistics of the latents.
     """
-    model = normalised(model, statistics(model, config))
+    model = normalised(model, **statistics(model, config))
     n = config["data"]["examples"]
     groups = {k: take(config, spec, n) for k, spec in config["data"]["evaluation"].items()}
     metrics: metric.Metrics = {}
@@ -193,11 +199,11 @@ def statistics(model: Autoencoder, config: Mapping[str, Any]) -> dict[str, float
     return {"scale": float(1 / latents.std()), "shift": float(latents.mean())}
 
 
-def normalised(model: Autoencoder, values: Mapping[str, float]) -> Autoencoder:
+def normalised(model: Autoencoder, scale: float, shift: float) -> Autoencoder:
     """The same weights with another normalisation of the latents."""
     graphdef, params = nnx.split(model)
     model = nnx.merge(graphdef, params)
-    model.cfg = dataclasses.replace(model.cfg, **values)
+    model.cfg = dataclasses.replace(model.cfg, scale=scale, shift=shift)
     return model
 
 
@@ -236,7 +242,7 @@ def compare(name: str, pictures: np.ndarray, again: np.ndarray) -> metric.Metric
     return metrics | metric.mean(f"{name}/ssim", map(float, ssim(pictures, again)))
 
 
-def cards(pictures: np.ndarray, again: np.ndarray) -> Sequence[Card]:
+def cards(pictures: np.ndarray, again: np.ndarray) -> tuple[Card, ...]:
     """Pictures beside their reconstructions."""
     pairs = zip(pictures, again, psnr(pictures, again), strict=True)
     return tuple(
