@@ -45,6 +45,11 @@ class ARFlowConfig:
                     f"lane {lane.name!r} has patches of {lane.patch} pixels, config.model.vision "
                     f"of {self.vision.patch}"
                 )
+            if isinstance(lane, PatchLane) and not self.vision.fits(lane.max_side, lane.max_side):
+                raise ValueError(
+                    f"lane {lane.name!r}: pictures of {lane.max_side} pixels exceed the "
+                    f"{self.vision.side} patches a side of config.model.vision; raise side"
+                )
         for kind in LANES.values():
             self.width(kind)
 
