@@ -132,5 +132,6 @@ def get_config() -> ConfigDict:
     config.ema = {"decay": 0.995, "warmup": True}
     config.checkpoint = {"every": 300, "keep": 2}
     config.validation = {"every": 300, "batches": 1, "tasks": TASKS}
+    config.drawing = {"steps": 25, "shift": 1.0, "text_scale": 3.0, "image_scale": 1.5}
     config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 32}
     return config
