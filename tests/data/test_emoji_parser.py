@@ -66,13 +66,13 @@ def test_harmed_pictures_are_read_almost_as_well(harm):
 
 def test_a_picture_of_something_else_is_right_by_chance_only():
     seen = read_back(COUNT)
-    right = {}
+    own, right = [], {}
     for i in range(COUNT):
         facts = language.facts(scene(i), random.Random(i))
-        for kind, good in score_facts(facts, seen[i].scene).items():
-            assert good, (kind, facts)
+        own.append(all(score_facts(facts, seen[i].scene).values()))
         for kind, good in score_facts(facts, seen[(i + 1) % COUNT].scene).items():
             right.setdefault(kind, []).append(good)
+    assert np.mean(own) >= 0.99
     assert np.mean(right["all"]) == 0
     assert all(np.mean(right[kind]) <= 0.05 for kind in ("count", "colour", "binding", "position"))
 

@@ -101,10 +101,10 @@ def test_feed_runs_ahead_yet_carries_the_state_of_each_batch():
 
 
 def test_closing_a_feed_ends_its_thread():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Feed(Inputs(1000), lambda batch: batch) as feed:
         next(feed)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # others may have ended meanwhile
 
 
 def test_tokens_are_counted_without_padding():
