@@ -11,6 +11,7 @@ NOTEBOOK = Path(__file__).parents[2] / "colab/quickstart.ipynb"
 
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # and one device
     monkeypatch.setenv("QUICKSTART_STEPS", "2")
     monkeypatch.setenv("QUICKSTART_SAMPLES", "1")
     monkeypatch.setenv("QUICKSTART_WORKDIR", str(tmp_path / "run"))
