@@ -118,8 +118,8 @@ def get_config() -> ConfigDict:
     }
 
     config.batch_size = 8  # rows
-    config.total_steps = 600
-    config.max_minutes = 7.0  # on a slower machine: stop earlier
+    config.total_steps = 400
+    config.max_minutes = 5.5  # on a slower machine: stop earlier
     config.loss_weights = {"text": 1.0, "flow": 1.0}
     config.optimizer = {
         "name": "adamw",
@@ -130,8 +130,8 @@ def get_config() -> ConfigDict:
         "weight_decay": 0.05,
     }
     config.ema = {"decay": 0.995, "warmup": True}
-    config.checkpoint = {"every": 300, "keep": 2}
-    config.validation = {"every": 300, "batches": 1, "tasks": TASKS}
+    config.checkpoint = {"every": 200, "keep": 2}
+    config.validation = {"every": 200, "batches": 1, "tasks": TASKS}
     config.drawing = {"steps": 25, "shift": 1.0, "text_scale": 3.0, "image_scale": 1.5}
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 32}
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
     return config
