@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 8
     config.total_steps = 5000
-    config.loss_weights = {"l1": 0.5, "mse": 4.0, "edges": 0.25, "kl": 5e-4}
+    config.loss_weights = {"l1": 0.5, "mse": 4.0, "edges": 0.25, "kl": 4e-3}
     config.optimizer = {
         "name": "muon",
         "learning_rate": 4e-3,

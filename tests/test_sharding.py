@@ -83,7 +83,9 @@ def test_parameters_lie_as_their_axes_say_and_plain_ones_everywhere():
     found = sharding.param_shardings(model, mesh)
     assert found["up"].spec == P(None, "fsdp", "tensor")
     assert found["plain"].is_fully_replicated
-    assert sharding.ranks(model) == {"up": 2, "plain": 1}
+    axes = sharding.axes(model)
+    assert axes["up"].names == ("layers", "embed", "mlp")
+    assert (axes["up"].own, axes["plain"].own) == ((1, 2), (0,))
 
 
 def test_misspelt_parameter_axis_names_the_parameter():

@@ -6,6 +6,7 @@ Modules name the axes of their arrays (`constrain`, and `axes` of a parameter); 
 weight with one table.
 """
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -116,9 +117,21 @@ def param_shardings(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
     return _map_axes(of, model)
 
 
-def ranks(model: nnx.Module) -> dict[str, Any]:
-    """How many axes every parameter has, apart from the stacking of layers."""
-    return _map_axes(lambda path, axes, shape: sum(name != "layers" for name in axes), model)
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The logical names of a parameter's axes."""
+
+    names: tuple[str | None, ...]
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The axes apart from the stacking of layers."""
+        return tuple(i for i, name in enumerate(self.names) if name != "layers")
+
+
+def axes(model: nnx.Module) -> dict[str, Any]:
+    """The `Axes` of every parameter of `model`, as the nested dict of params."""
+    return _map_axes(lambda path, names, shape: Axes(tuple(names)), model)
 
 
 def _map_axes(fn: Callable[[tuple, Sequence[str | None], Sequence[int]], Any], model: nnx.Module):

@@ -1,5 +1,7 @@
 """The step: the same on every mesh and for every cut of the batch; what is frozen stays."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from tests.training import toy_recipe
 from tests.training.toy_config import get_config
 from unified import sharding
+from unified.sharding import Axes
 from unified.training.config import complete
 from unified.training.optimizer import make_optimizer, make_schedule
 from unified.training.setup import prepare
@@ -116,13 +119,14 @@ def test_loss_falls_and_repeats(single):
     assert go(setup, complete(get_config()), 3)[1] == losses
 
 
-def optimizer(params, ranks=None, **fields):
+def optimizer(params, axes=None, **fields):
     """The transformation of an optimizer config, without schedule and clipping."""
     config = get_config()
     plain = {"name": "adamw", "learning_rate": 0.1, "schedule": "constant", "clip_norm": 0.0}
     config.optimizer = {**plain, **fields}
-    ranks = ranks or jax.tree.map(jnp.ndim, params)
-    return make_optimizer(complete(config).optimizer, params, ranks, total_steps=10).transform
+    axes = {key: Axes(names) for key, names in axes.items()} if axes else None
+    axes = axes or jax.tree.map(lambda x: Axes((None,) * x.ndim), params)
+    return make_optimizer(complete(config).optimizer, params, axes, total_steps=10).transform
 
 
 def test_weight_decay_spares_norm_scales_stacked_or_not_and_named_patterns():
@@ -132,8 +136,13 @@ def test_weight_decay_spares_norm_scales_stacked_or_not_and_named_patterns():
         "stacked": jnp.ones((2, 3)),
         "table": jnp.ones((2, 2)),
     }
-    ranks = {"up": 2, "scale": 1, "stacked": 1, "table": 2}
-    decay = optimizer(params, ranks, learning_rate=0.5, weight_decay=0.1, no_decay=("^tab",))
+    axes = {
+        "up": ("embed", "mlp"),
+        "scale": ("embed",),
+        "stacked": ("layers", "embed"),
+        "table": ("vocab", "embed"),
+    }
+    decay = optimizer(params, axes, learning_rate=0.5, weight_decay=0.1, no_decay=("^tab",))
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = decay.update(zero, decay.init(params), params)
     assert_close(updates, {**zero, "up": jnp.full((2, 3), -0.05)}, atol=1e-7)
@@ -194,3 +203,29 @@ def test_optimizers_go_by_their_optax_name(name):
     transform = optimizer(params, name=name)
     updates, _ = transform.update(params, transform.init(params), params)
     assert float(updates["w"].max()) < 0
+
+
+def orthonormal(x, sides):
+    """Whether all singular values of the matrix `x` are alike, with `sides` axes of input."""
+    values = np.linalg.svd(x.reshape(math.prod(x.shape[:sides]), -1), compute_uv=False)
+    return values.min() > 0.5 * values.max()
+
+
+def test_muon_sees_a_matrix_in_every_layer_and_leaves_vectors_and_vocabularies_to_adam():
+    axes = {
+        "up": ("layers", "embed", "mlp"),
+        "query": ("layers", "embed", "heads", "head_dim"),
+        "out": ("heads", "head_dim", "embed"),
+        "scale": ("layers", "embed"),
+        "table": ("vocab", "embed"),
+    }
+    sizes = {"layers": 2, "embed": 4, "mlp": 6, "heads": 2, "head_dim": 3, "vocab": 5}
+    shapes = {key: [sizes[name] for name in names] for key, names in axes.items()}
+    keys = dict(zip(axes, jax.random.split(jax.random.key(0), len(axes)), strict=True))
+    params = {key: jax.random.normal(keys[key], shape) for key, shape in shapes.items()}
+    muon = optimizer(params, axes, name="muon", weight_decay=0.0)
+    updates, _ = muon.update(params, muon.init(params), params)
+    assert all(orthonormal(layer, sides=1) for layer in (*updates["up"], *updates["query"]))
+    assert orthonormal(updates["out"], sides=2)
+    for key in ("scale", "table"):  # the first step of Adam is a multiple of the gradient's sign
+        assert float(jnp.abs(updates[key]).std()) < 1e-5

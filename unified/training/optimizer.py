@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers
 
+from unified.sharding import Axes
 from unified.training.nearest import nearest
-from unified.training.tree import Tree, match
+from unified.training.tree import Tree, match, path_name
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -36,7 +38,7 @@ def options(name: str) -> dict[str, Any]:
     """The plain options of an Optax optimizer and their defaults: its fields in a config."""
     parameters = inspect.signature(constructor(name)).parameters.values()
     plain = lambda value: value is None or isinstance(value, bool | int | float | str)
-    skip = ("learning_rate", "mask", "weight_decay_mask")
+    skip = ("learning_rate", "mask", "weight_decay_mask", "muon_weight_dimension_numbers")
     return {p.name: p.default for p in parameters if plain(p.default) and p.name not in skip}
 
 
@@ -63,12 +65,12 @@ def make_schedule(
 
 
 def make_optimizer(
-    config: Mapping[str, Any], params: Tree, ranks: Tree, total_steps: int
+    config: Mapping[str, Any], params: Tree, axes: Tree, total_steps: int
 ) -> Optimizer:
     """The optimizer that `config` (as completed by `config.complete`) describes.
 
-    `params` are the trained parameters (abstract is enough), `ranks` how many axes each has apart
-    from stacking: those with fewer than two (norm scales, biases) are not decayed.
+    `params` are the trained parameters (abstract is enough), `axes` the names of their axes: those
+    with fewer than two apart from stacking (norm scales, biases) are not decayed.
     """
     config = dict(config)
     name, peak, clip = (config.pop(key) for key in ("name", "learning_rate", "clip_norm"))
@@ -84,13 +86,37 @@ def make_optimizer(
     make = constructor(name)
     for key in ("mask", "weight_decay_mask"):
         if key in inspect.signature(make).parameters:
-            config[key] = jax.tree.map(lambda rank, spare: rank > 1 and not spare, ranks, spared)
+            decayed = lambda axes, spare: len(axes.own) > 1 and not spare
+            config[key] = jax.tree.map(decayed, axes, spared)
+    if "muon_weight_dimension_numbers" in inspect.signature(make).parameters:
+        config["muon_weight_dimension_numbers"] = matrices(axes)
     steps = [make(learning_rate=schedule, **config)]
     if clip:
         steps.insert(0, optax.clip_by_global_norm(clip))
     if multipliers:
         steps.append(scale_by_path(params, multipliers))
     return Optimizer(optax.with_extra_args_support(optax.chain(*steps)), schedule)
+
+
+def matrices(axes: Tree) -> Callable[[Tree], Tree]:
+    """`matrix` of every parameter; by path, since Optax also asks it of trees without leaves."""
+    names = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(axes)}
+    of = lambda path, _: matrix(names[path_name(path)])
+    return lambda params: jax.tree_util.tree_map_with_path(of, params)
+
+
+def matrix(axes: Axes) -> MuonDimensionNumbers | None:
+    """The two sides of a parameter that Muon orthogonalises as a matrix.
+
+    None for vectors, and for tables over a vocabulary, which Adam trains better. Layers are one
+    matrix each. Projections to heads `[embed, heads, head_dim]` have `embed` alone on the side of
+    the input, all others (from heads, convolutions) the last axis alone on that of the output.
+    """
+    own = axes.own
+    if len(own) < 2 or "vocab" in axes.names:
+        return None
+    inputs = 1 if axes.names[own[0]] == "embed" else len(own) - 1
+    return MuonDimensionNumbers(own[:inputs], own[inputs:])
 
 
 def scale_by_path(params: Tree, multipliers: Any) -> optax.GradientTransformation:

@@ -49,8 +49,8 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
     model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
     task = make_task(config, recipe, model)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    trained, ranks = (select(tree, task.trained) for tree in (params, sharding.ranks(model)))
-    optimizer = make_optimizer(config["optimizer"], trained, ranks, config["total_steps"])
+    trained, axes = (select(tree, task.trained) for tree in (params, sharding.axes(model)))
+    optimizer = make_optimizer(config["optimizer"], trained, axes, config["total_steps"])
 
     def init(seed: jax.Array, loaded: Tree) -> TrainState:
         build, train = jax.random.split(jax.random.key(seed))

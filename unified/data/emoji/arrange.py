@@ -18,13 +18,13 @@ PARTITIONS = {  # number of things -> sizes of its groups, more likely ones repe
     2: ((2,), (1, 1), (1, 1)),
     3: ((3,), (2, 1), (2, 1), (1, 1, 1)),
     4: ((4,), (3, 1), (2, 2), (2, 1, 1)),
-    5: ((5,), (4, 1), (3, 2), (3, 1, 1), (2, 2, 1)),
 }
-COUNT_WEIGHTS = (20, 32, 24, 14, 10)  # of 1 to 5 things
+COUNT_WEIGHTS = (25, 35, 25, 15)  # of 1 to 4 things
+MOST = len(COUNT_WEIGHTS)
 STYLE_WEIGHTS = (60, 20, 20)  # of vocabulary.STYLES
 COLOURED = 0.6  # share of groups with a tint
 NAMES = tuple(NOUNS)
-GRID = 4  # centres lie on multiples of so many pixels of 64, which small models learn much faster
+CELL = 8  # centres of things are centres of such cells, pixels of 64: a model's patches repeat
 
 
 def colour_for(rng: random.Random, noun: str, allowed: Allowed) -> str | None:
@@ -47,7 +47,11 @@ def group(rng: random.Random, count: int, allowed: Allowed, others: Sequence[Gro
 
 
 def sample(
-    rng: random.Random, allowed: Allowed, first: Group | None = None, side: int = 64, most: int = 5
+    rng: random.Random,
+    allowed: Allowed,
+    first: Group | None = None,
+    side: int = 64,
+    most: int = MOST,
 ) -> Scene:
     """A scene of at most `most` things; `first`, if given, sets noun and colour of one group."""
     count = rng.choices(range(1, most + 1), COUNT_WEIGHTS[:most])[0]
@@ -108,9 +112,8 @@ def free_spot(
 
 
 def _spot(rng: random.Random, size: int, side: int) -> Spot:
-    """A random place on the grid for a thing of `size` pixels on a canvas of 64."""
+    """A random place in a cell for a thing of `size` pixels on a canvas of 64."""
     unit = side // 64
-    size, step = size * unit, GRID * unit
-    margin = (size + 1) // 2
-    places = range(-(-margin // step) * step, side - margin + 1, step)
+    size, cell = size * unit, CELL * unit
+    places = [c for c in range(cell // 2, side, cell) if size <= 2 * c <= 2 * side - size]
     return Spot(rng.choice(places), rng.choice(places), size)

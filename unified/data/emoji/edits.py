@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from unified.data.emoji.arrange import NAMES, Allowed, colour_for, free_spot
+from unified.data.emoji.arrange import MOST, NAMES, Allowed, colour_for, free_spot
 from unified.data.emoji.language import SURFACE, Group, members, phrase
 from unified.data.emoji.questions import refer
 from unified.data.emoji.scene import REGIONS, Scene, Spot, Thing, fits_beside, relation
@@ -75,7 +75,7 @@ def _newcomer(groups, rng, allowed, new) -> Group | None:
 
 def _add(scene, groups, group, rng, allowed, new):
     added, where, place = _newcomer(groups, rng, allowed, new), "", None
-    if not added or len(scene.things) > 4:
+    if not added or len(scene.things) >= MOST:
         return None
     if group.count == 1 and rng.random() < 0.7:
         (anchor,) = members(scene)[group]
@@ -118,7 +118,7 @@ def _move(scene, groups, group, rng, allowed, new):
         return None
     (thing,) = members(scene)[group]
     where = rng.choice(REGIONS)
-    x, y = (scene.side * (3 if word in where else 1) // 4 for word in ("right", "bottom"))
+    x, y = (scene.side * (13 if word in where else 3) // 16 for word in ("right", "bottom"))
     others = [t.spot for t in scene.things if t != thing]
     if abs(x - thing.x) + abs(y - thing.y) < scene.side // 4:
         return None

@@ -18,6 +18,7 @@ from unified.sequence import Example, Segment
 
 TASKS = {"caption": 2.0, "vqa": 3.0, "generate": 4.0, "edit": 4.0, "layout": 1.5, "text": 1.0}
 CAPTION_PROMPTS = ("describe the picture", "describe what you see", "caption")
+MOST_QUESTIONS = 5  # about one picture
 ICON_TASKS = ("caption", "vqa", "generate", "edit")
 
 PAIRS = tuple(
@@ -33,9 +34,10 @@ class Truth:
     """What is true of an example.
 
     `before` is the picture that is read and `after` the picture to draw, where there is one;
-    `icon` says whether they are icons (one concept of 3,006) or scenes. `answer` is the text to
-    write, out of `choices` where the question has them. `kind` refines `task`. `place` is where
-    an added thing must be: a relation, and the thing it is seen from.
+    `icon` says whether they are icons (one concept of 3,006) or scenes. `earlier` are questions
+    about `before` that were asked and answered first. `answer` is the text to write, out of
+    `choices` where the question has them. `kind` refines `task`. `place` is where an added thing
+    must be: a relation, and the thing it is seen from.
     """
 
     task: str
@@ -43,6 +45,7 @@ class Truth:
     prompt: str
     answer: str = ""
     choices: tuple[str, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
     before: Scene | None = None
     after: Scene | None = None
     place: tuple[str, Thing] | None = None
@@ -111,8 +114,7 @@ class EmojiSource:
             prompt = rng.choice(CAPTION_PROMPTS)
             return Truth(task, "scene", prompt, language.describe(scene, rng), before=scene)
         if task == "vqa":
-            asked = questions.ask(scene, rng, self._allowed, first=self.split == "heldout")
-            return Truth(task, asked.kind, asked.prompt, asked.answer, asked.choices, before=scene)
+            return self._ask(scene, rng)
         if task == "layout":
             return Truth(task, "scene", language.say_layout(scene, rng), after=scene)
         prompt = ("draw " if rng.random() < 0.2 else "") + language.describe(scene, rng)
@@ -126,6 +128,16 @@ class EmojiSource:
         first = rng.choice(PAIRS) if self.split == "heldout" else None
         return arrange.sample(rng, self._allowed, first, self.size)
 
+    def _ask(self, scene: Scene, rng: random.Random) -> Truth:
+        """A question about the scene; in training the last of several, no two the same."""
+        number = rng.randint(1, MOST_QUESTIONS) if self.split == "train" else 1
+        first = self.split == "heldout"
+        asked = [questions.ask(scene, rng, self._allowed, first) for _ in range(number)]
+        *earlier, last = {question.prompt: question for question in asked}.values()
+        turns = tuple((question.prompt, question.answer) for question in earlier)
+        words = (last.kind, last.prompt, last.answer, last.choices)
+        return Truth("vqa", *words, earlier=turns, before=scene)
+
     def _edit(self, rng: random.Random) -> Truth:
         new, first = None, self.split == "heldout"
         if first and rng.random() < 0.6:  # the edit brings the pair in
@@ -133,7 +145,7 @@ class EmojiSource:
             colours = [c for c in NOUNS[new.noun].colours if self._allowed(c, new.noun)]
             old = Group(1, new.noun, rng.choice(colours))
             old = old if rng.random() < 0.6 else arrange.group(rng, 1, self._allowed, (new,))
-            scene = arrange.sample(rng, self._allowed, old, self.size, most=4)
+            scene = arrange.sample(rng, self._allowed, old, self.size, most=arrange.MOST - 1)
         else:
             scene = self._scene(rng)
         done = edits.edit(scene, rng, self._allowed, first, new)
@@ -169,6 +181,8 @@ def to_example(truth: Truth, origin: str = "") -> Example:
     if truth.before is not None:
         views = ("vae", "vit") if truth.after is not None else ("vit",)
         segments.append(Segment(render(truth.before), views=views))
+    for question, answer in truth.earlier:
+        segments += [Segment(question), Segment(answer, role="target")]
     if truth.prompt:
         segments.append(Segment(truth.prompt))
     if truth.answer:

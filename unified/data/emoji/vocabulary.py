@@ -100,7 +100,7 @@ BACKGROUNDS = {  # plain and light, so that every object stands out
     "light pink": (255, 224, 236),
 }
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
+NUMBERS = ("zero", "one", "two", "three", "four")
 
 
 def article(words: str) -> str:
