@@ -32,12 +32,13 @@ def write(
 def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Table:
     """The measures for a terminal: a row each, a column for each group (say, split)."""
     columns, rows = metric.rows(metrics)
-    made = Table(title=title, caption="rates in per cent ± standard error, (chance), n examples")
-    made.add_column("task")
-    made.add_column("measure")
+    caption = "rates in per cent ± standard error; beside them (chance) and number of examples"
+    made = Table(title=title, caption=caption)
+    made.add_column("task", overflow="fold")
+    made.add_column("measure", overflow="fold")
     for column in columns:
-        for name in (column, "chance", "n"):
-            made.add_column(name, justify="right", style=None if name == column else "dim")
+        made.add_column(column, justify="right", overflow="fold")
+        made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
     task = None
     for row in rows:
         if task not in (None, row.task):
@@ -49,9 +50,9 @@ def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Table:
     return made
 
 
-def _texts(cell: metric.Cell | None) -> tuple[str, str, str]:
-    """Value, chance and examples."""
+def _texts(cell: metric.Cell | None) -> tuple[str, str]:
+    """Value; chance and examples."""
     if cell is None:
-        return "", "", ""
-    chance = "" if cell.chance is None else cell.text(cell.chance)
-    return str(cell), chance, "" if cell.examples is None else f"{cell.examples:.0f}"
+        return "", ""
+    chance = "" if cell.chance is None else f"({cell.text(cell.chance)}) "
+    return str(cell), chance + ("" if cell.examples is None else f"{cell.examples:.0f}")

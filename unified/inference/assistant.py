@@ -23,6 +23,7 @@ from flax import nnx
 from PIL import Image
 
 from unified.data.image import decode, fit_latent, nearest_aspect, to_rgb
+from unified.generation.drawing import Drawing
 from unified.inference import engine
 from unified.inference.context import (
     Request,
@@ -31,7 +32,6 @@ from unified.inference.context import (
     without_images,
     without_text,
 )
-from unified.inference.drawing import Drawing
 from unified.interop import model as models
 from unified.interop import release
 from unified.processes.autoregressive import Sampling
@@ -54,7 +54,7 @@ class Assistant:
         self.config = config
         self.layout = model.cfg.layout
         self.tokenizer = self.program.recipe.tokenizer(config)
-        self.drawing = Drawing(**config.get("drawing", {}))
+        self.drawing = self.program.recipe.drawing(config)
         self.max_rows = max_rows
 
     def answer(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unified.backbone import BackboneConfig
+from unified.generation.drawing import Drawing
 from unified.interop import release
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
 from unified.tokenizers.autoencoder import AutoencoderConfig
@@ -79,8 +80,13 @@ class ARFlowConfig:
 
 
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
-    """The one place where the configuration tree is read for the model."""
+    """The one place where the configuration tree is read for the model.
+
+    Raises ValueError where its numbers do not fit together, those of `drawing` too, which are not
+    needed before the end of a run.
+    """
     model = config["model"]
+    drawing(config)
     return ARFlowConfig(
         layout=layout(config),
         backbone=BackboneConfig(**model["backbone"]),
@@ -114,6 +120,18 @@ def layout(config: Mapping[str, Any]) -> Layout:
         end_image=marks.end_image,
         image_position=spec["image_position"],
     )
+
+
+def drawing(config: Mapping[str, Any]) -> Drawing:
+    """How the model draws, unless told otherwise."""
+    fields = dict(config.get("drawing", {}))
+    known = [field.name for field in dataclasses.fields(Drawing)]
+    if unknown := sorted(set(fields) - set(known)):
+        raise ValueError(f"config.drawing: unknown {unknown}; there are {known}")
+    try:
+        return Drawing(**fields)
+    except ValueError as error:
+        raise ValueError(f"config.drawing: {error}") from None
 
 
 def tokenizer(config: Mapping[str, Any]) -> TextTokenizer:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unified.generation.guidance import Guidance, Renorm
-from unified.inference.context import Request
+from unified.sequence import Segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Drawing:
             raise ValueError(f"need at least 2 steps and a positive shift, got {self}")
         self.guidance([])
 
-    def guidance(self, requests: Sequence[Request]) -> Guidance:
+    def guidance(self, requests: Sequence[Sequence[Segment]]) -> Guidance:
         """A scale for each request, 1 where it has no such condition; None where none has it."""
 
         def scale(modality: str, value: float) -> np.ndarray | None:
