@@ -1,0 +1,45 @@
+"""The implementations that the tests go through, and what a test does with one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels.interval_attention import reference
+
+IMPLEMENTATIONS = {
+    "reference": reference.interval_attention,
+    "reference, chunked": functools.partial(reference.interval_attention, chunk=16),
+}
+every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def run(name, qkv, intervals, cotangents, options=()):
+    """Output, lse and the gradients in q, k, v."""
+    attend = functools.partial(IMPLEMENTATIONS[name], **dict(options))
+    outputs, backward = jax.vjp(lambda *qkv: attend(*qkv, *intervals), *qkv)
+    return *outputs, *backward(cotangents)
+
+
+def inputs(B, T, S, N, K, H, V, dtype=np.float32, seed=0):
+    """Random q, k, v of a dtype, and cotangents of the output and the lse."""
+    rng = np.random.default_rng(seed)
+    array = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    qkv = array(B, T, N, H), array(B, S, K, H), array(B, S, K, V)
+    return qkv, (array(B, T, N, V), array(B, T, N).astype(jnp.float32))
+
+
+def visible(name, clock, start, stop):
+    """The boolean matrices `[B T S]` that an implementation applies, from vectors `[B T]`, `[B S]`.
+
+    All scores are equal and the values are one-hot, so the output is the mask over its row sums.
+    """
+    (B, T), S = clock.shape, start.shape[1]
+    V = -(-S // 8) * 8
+    q, k = jnp.zeros((B, T, 1, 16)), jnp.zeros((B, S, 1, 16))
+    v = jnp.broadcast_to(jnp.eye(S, V)[None, :, None], (B, S, 1, V))
+    out = jax.jit(IMPLEMENTATIONS[name])(q, k, v, clock, start, stop)[0]
+    return np.asarray(out[:, :, 0, :S] > 0)
