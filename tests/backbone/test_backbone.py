@@ -50,6 +50,20 @@ def test_keys_of_a_token_are_invisible_in_layers_it_does_not_run(case):
     assert seen(0.0) == 0  # in no window: (0, 0.5] and (0.5, 1]
 
 
+def test_weights_of_a_layer_that_no_token_runs_are_not_even_touched(case, run):
+    """They may be NaN: a product with them that is thrown away would still spoil the gradient."""
+    model, x, tokens = case
+    tree = params(model)
+    gen = tree["runs"]["0"]["gen"]
+    tree["runs"]["0"]["gen"] = jax.tree.map(lambda a: a.at[1].set(jnp.nan), gen)
+    spoilt = nnx.merge(nnx.graphdef(model), tree)
+    time = {"gen": jnp.full(tokens["gen"].clock.shape, 0.3)}
+    got, want = (run(m, x, tokens, time=time) for m in (spoilt, model))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    loss = lambda x: sum(jnp.sum(h**2) for h in spoilt(x, tokens, time=time)[0].values())
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.jit(jax.grad(loss))(x).values())
+
+
 def test_tokens_without_a_time_run_every_layer(case, backbone, run):
     model, x, tokens = case
     always = nnx.merge(nnx.graphdef(backbone()), params(model))

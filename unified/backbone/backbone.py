@@ -9,12 +9,14 @@ head dim.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from unified.backbone.cache import Cache, KeysValues, Span, is_active
 from unified.backbone.config import SHARED, BackboneConfig, Run
@@ -130,18 +132,21 @@ class _Call:
         blocks, past, window = layer
         block = {s: blocks[SHARED if run.shared else s] for s in x}
         x = {s: constrain(x_s, "batch", "length", None) for s, x_s in x.items()}
+        on = {s: None if window is None else is_active(self.new[s].time, window) for s in x}
         q, new = {}, {}
         for s, x_s in x.items():
-            q[s], *new[s] = block[s].project(x_s, self.rope[s])
+            project = functools.partial(block[s].project, x_s, self.rope[s])
+            q[s], *new[s] = _where(on[s], project)
         keys = (
             dict.fromkeys(x, self._keys(self.order, new, past, window))
             if run.joint
             else {s: self._keys((s,), new, past, window) for s in x}
         )
-        y = {s: block[s].update(x[s], attend(q[s], self.clock[s], keys[s])) for s in x}
-        if window is not None:
-            on = {s: is_active(self.new[s].time, window)[..., None] for s in x}
-            y = {s: jnp.where(on[s], y[s], x[s]) for s in x}
+
+        def update(s: str) -> Float[Array, "B T D"]:
+            return block[s].update(x[s], attend(q[s], self.clock[s], keys[s]))
+
+        y = {s: _where(on[s], functools.partial(update, s), x[s]) for s in x}
         return y, {s: tuple(kv) for s, kv in new.items()} if return_keys else None
 
     def _keys(self, streams, new, past, window) -> list[Keys]:
@@ -149,3 +154,20 @@ class _Call:
         cached = [Keys(*past[s], *self.past[s].within(window)) for s in streams if s in past]
         fresh = [Keys(*new[s], *self.new[s].within(window)) for s in streams if s in new]
         return [*cached, join(fresh)]
+
+
+def _where(on: Bool[Array, "B T"] | None, fn: Callable[[], Any], otherwise: Any = None) -> Any:
+    """`fn()` for the tokens that are `on` (None: all), `otherwise` (None: zeros) for the rest.
+
+    Nothing is computed where no token is: a denoising step runs the layers of its own time alone.
+    """
+    if on is None:
+        return fn()
+    if otherwise is None:
+        otherwise = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
+
+    def some() -> Any:
+        mask = lambda y, x: jnp.where(on.reshape(on.shape + (1,) * (y.ndim - 2)), y, x)
+        return jax.tree.map(mask, fn(), otherwise)
+
+    return jax.lax.cond(on.any(), some, lambda: otherwise)
