@@ -60,7 +60,8 @@ class Result(NamedTuple):
 
 
 def settings(quick: bool) -> ConfigDict:
-    config = configs.load(str(Path(__file__).parents[1] / "configs" / "emoji.py"))
+    file = Path(__file__).parents[1] / "configs" / "emoji.py"
+    config = configs.load(str(file), ["--config.optimizer.name=adamw"])  # which both sides have
     if quick:
         config.batch_size = 2
         config.model.backbone.num_layers = 2

@@ -44,7 +44,6 @@ def get_config() -> ConfigDict:
         "learning_rate": 4e-3,
         "schedule": "wsd",
         "warmup_steps": 50,
-        "consistent_rms": 0.2,
     }
     config.ema = {"decay": 0.998, "warmup": True}
     config.checkpoint = {"every": 250, "keep": 2}

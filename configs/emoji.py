@@ -126,8 +126,6 @@ def get_config() -> ConfigDict:
         "learning_rate": 4e-3,
         "schedule": "wsd",
         "warmup_steps": 50,
-        "adam_b2": 0.99,
-        "consistent_rms": 0.2,
         "weight_decay": 0.05,
     }
     config.ema = {"decay": 0.995, "warmup": True}

@@ -141,6 +141,7 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
         (lambda c: c.layout.lanes.vae.update(stride=6), "stride 6"),
         (lambda c: c.layout.lanes.vit.update(patch=16), "patches of 16"),
         (lambda c: c.layout.lanes.vit.update(max_side=128), "raise side"),
+        (lambda c: c.model.update(vocab_size=100), "vocab_size=100 is less than the 1024 tokens"),
         (lambda c: c.drawing.update(steps=1), "config.drawing: need at least 2 steps"),
     ],
 )

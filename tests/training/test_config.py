@@ -35,6 +35,7 @@ def test_fields_that_the_file_leaves_out_have_defaults():
         ("optimizer.multipliers=(('head',0.1),)", (("head", 0.1),)),
         ("load={'head':'a/b'}", ConfigDict({"head": "a/b"})),
         ("model.width=32", 32),
+        ("remat=[[0, 4]]", [[0, 4]]),  # a name may give way to a list
     ],
 )
 def test_override_sets_a_field_in_its_own_type(text, value):

@@ -122,18 +122,23 @@ def override(config: ConfigDict, text: str) -> None:
         value = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(literal.lower(), literal)
-    config[last] = _as(config[last], value, path)
+    with config.ignore_type():
+        config[last] = _as(config[last], value, path)
 
 
 def _as(old: Any, new: Any, path: str) -> Any:
-    """`new` in the type of `old`: whole numbers serve as floats, one value as a tuple."""
+    """`new` in the type of `old`: whole numbers serve as floats, one value as a tuple.
+
+    A name may give way to a list (`joint="all"` to ranges of layers).
+    """
     if isinstance(old, ConfigDict) and isinstance(new, dict):
         return ConfigDict(new)
     if isinstance(old, tuple | list):
         return type(old)(new if isinstance(new, tuple | list) else (new,))
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
-    if old is None or new is None or type(old) is type(new):
+    named = isinstance(old, str) and isinstance(new, tuple | list)
+    if old is None or new is None or named or type(old) is type(new):
         return new
     kind = type(old).__name__
     raise ValueError(f"{path}={new!r}: expected {kind} like {old!r}")

@@ -35,11 +35,16 @@ def constructor(name: str) -> Callable[..., optax.GradientTransformation]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The plain options of an Optax optimizer and their defaults: its fields in a config."""
+    """The plain options of an Optax optimizer and their defaults: its fields in a config.
+
+    Muon's updates are as large as AdamW's by default (`consistent_rms` 0.2, Liu et al., arXiv
+    2502.16982), so that a learning rate serves both.
+    """
     parameters = inspect.signature(constructor(name)).parameters.values()
     plain = lambda value: value is None or isinstance(value, bool | int | float | str)
     skip = ("learning_rate", "mask", "weight_decay_mask", "muon_weight_dimension_numbers")
-    return {p.name: p.default for p in parameters if plain(p.default) and p.name not in skip}
+    found = {p.name: p.default for p in parameters if plain(p.default) and p.name not in skip}
+    return found | {"consistent_rms": 0.2} if "consistent_rms" in found else found
 
 
 def make_schedule(

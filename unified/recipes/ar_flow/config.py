@@ -87,6 +87,11 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     """
     model = config["model"]
     drawing(config)
+    if (needed := tokenizer(config).vocab_size) > model["vocab_size"]:
+        raise ValueError(
+            f"config.model.vocab_size={model['vocab_size']} is less than the {needed} tokens of "
+            f"{config['tokenizer']}: raise it"
+        )
     return ARFlowConfig(
         layout=layout(config),
         backbone=BackboneConfig(**model["backbone"]),
