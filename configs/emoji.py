@@ -81,10 +81,11 @@ def get_config() -> ConfigDict:
             "decoder_blocks": 1,
             "latent_channels": 8,
             "num_groups": 4,
-            "scale": 0.9783806204795837,
-            "shift": -0.04558788612484932,
+            "scale": 1.0426608324050903,
+            "shift": -0.04509871080517769,
         },
         "timestep_shift": 1.0,
+        "sample_latents": False,
         "logits_chunk": 4096,
     }
     config.load = {"autoencoder": "unified/checkpoints/autoencoder"}

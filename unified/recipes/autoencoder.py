@@ -208,8 +208,8 @@ def normalised(model: Autoencoder, scale: float, shift: float) -> Autoencoder:
 
 
 def encode(model: Autoencoder, pictures: np.ndarray) -> np.ndarray:
-    """uint8 `[N H W 3]` -> latents sampled from the posterior, not normalised, `[N h w C]`."""
-    return _in_chunks(_sampled, model, pictures)
+    """uint8 `[N H W 3]` -> means of the posterior, not normalised, `[N h w C]`."""
+    return _in_chunks(_means, model, pictures)
 
 
 def reconstruct(model: Autoencoder, pictures: np.ndarray, noise: float = 0.0) -> np.ndarray:
@@ -225,8 +225,8 @@ def _in_chunks(fn, model: Autoencoder, pictures: np.ndarray, *args: float) -> np
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _sampled(graphdef, params, pixels, key):
-    return sample(key, *nnx.merge(graphdef, params).encode(to_float(pixels)))
+def _means(graphdef, params, pixels, key):
+    return nnx.merge(graphdef, params).encode(to_float(pixels))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -17,7 +17,10 @@ LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
 
 @dataclasses.dataclass(frozen=True)
 class ARFlowConfig:
-    """`chunk`: rows of logits that exist at a time; `dtype`: of activations (weights: float32)."""
+    """`chunk`: rows of logits that exist at a time; `dtype`: of activations (weights: float32).
+
+    `sample_latents`: learn samples of the autoencoder's posterior (as BAGEL does), not its mean.
+    """
 
     layout: Layout
     backbone: BackboneConfig
@@ -25,6 +28,7 @@ class ARFlowConfig:
     autoencoder: AutoencoderConfig
     vocab_size: int
     timestep_shift: float = 1.0
+    sample_latents: bool = False
     chunk: int = 4096
     remat: str = "nothing_saveable"
     dtype: str = "float32"
@@ -99,6 +103,7 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
         autoencoder=AutoencoderConfig(**model["autoencoder"]),
         vocab_size=model["vocab_size"],
         timestep_shift=model["timestep_shift"],
+        sample_latents=model["sample_latents"],
         chunk=model["logits_chunk"],
         remat=config["remat"],
         dtype=config["compute_dtype"],

@@ -54,7 +54,8 @@ def corrupt(model: ARFlow, batch: Batch, key: jax.Array) -> tuple[ByName, ByName
     for i, (name, lane) in enumerate(sorted(batch.lanes.items())):
         if isinstance(lane, LatentTokens):
             keys = jax.random.split(jax.random.fold_in(key, i), 3)
-            clean = jax.lax.stop_gradient(model.encode(lane.pixels, keys[0]))
+            sampling = keys[0] if model.cfg.sample_latents else None
+            clean = jax.lax.stop_gradient(model.encode(lane.pixels, sampling))
             drawn = rectified_flow.times(keys[1], lane.noised.shape, model.cfg.timestep_shift)
             times[name] = jnp.where(lane.noised, drawn, 0.0)
             latents[name], targets[name] = rectified_flow.corrupt(keys[2], clean, times[name])
