@@ -1,0 +1,202 @@
+"""Which blocks of the score matrix a kernel has to visit, found once a step for all layers.
+
+The scores of `T` queries and `S` keys fall into `block_q x block_k` blocks. A block is full if
+every pair in it is visible, partial if some pair may be, and otherwise it is visited by nobody.
+The clocks of a query block are summed up by the minima and maxima of its runs (stretches in which
+the clock rises by one or rests), so that finding the blocks takes `S x T / block_q` comparisons,
+and is exact for queries laid out stream after stream, each sorted by itself.
+
+`B` batch, `T` queries, `S` keys, `n` blocks of queries, `m` of keys, `C` capacity of a list.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+RUNS = 16  # told apart in a query block; further ones count as one
+
+# A visit in one int32, from the lowest bit: four flags, the block of the other axis, whether it is
+# full, and the block of the axis the list goes along. Sorted, they are in visiting order.
+FIRST, LAST, PARTIAL = 1, 2, 4  # first and last visit of its block; the mask must be evaluated
+MINOR = 4
+FULL = 1 << 17  # every pair is visible
+MAJOR = 18
+MAX_BLOCKS = 1 << 13  # an axis has fewer
+
+MAX_CAPACITY = 1 << 16  # of a list by default: 256 KiB
+
+
+class Visits(NamedTuple):
+    """The visits of every row of the batch, one list each, along the queries or along the keys.
+
+    A list goes through the blocks of its axis in order, and for each of them first through the
+    partial and then through the full blocks of the other axis, in order. A block with none has one
+    visit that is neither, so that its zeros get written. The words after the last visit repeat its
+    blocks and have no flag.
+    """
+
+    words: Array  # [B C] int32; read them with `major`, `minor` and the flags
+    begin: Array  # [B n+1] int32: where the visits of each block begin; the last is their number
+    partial: Array  # [B n] int32: how many visits of each block are partial,
+    full: Array  # [B n] int32: and full
+
+
+class Stats(NamedTuple):
+    """Blocks of each row of the batch, int32 `[B]`. `visited = full + partial`."""
+
+    visited: Array
+    full: Array
+    partial: Array
+    least: Array  # that any kernel with blocks of this size must visit: some pair is visible
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rows", "columns", "clock", "start", "stop"],
+    meta_fields=["block_q", "block_k"],
+)
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The visits along the queries (forward, dq) and along the keys (dk, dv).
+
+    A pytree of int32 arrays that all lead with the batch: it can be mapped, scanned over and
+    sharded by rows, and is good for every layer of a step.
+    """
+
+    rows: Visits
+    columns: Visits
+    clock: Array  # [B T]: what the plan was made for
+    start: Array  # [B S]
+    stop: Array  # [B S]
+    block_q: int
+    block_k: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the lists hold every block, whatever the intervals, known before they are."""
+        n, m = self.rows.full.shape[-1], self.columns.full.shape[-1]
+        return self.rows.words.shape[-1] >= n * m
+
+    @property
+    def fits(self) -> Array:
+        """Whether no list overflowed, a scalar. If one did, the plan must not be used."""
+        lists = (self.rows, self.columns)
+        return jnp.all(jnp.stack([jnp.all(x.begin[..., -1] <= x.words.shape[-1]) for x in lists]))
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of blocks. `least` looks at every query: not for use in a training step."""
+        full, partial = self.rows.full.sum(-1), self.rows.partial.sum(-1)
+        return Stats(full + partial, full, partial, _least(self))
+
+
+def major(word: Array) -> Array:
+    """The block of the axis that a list goes along."""
+    return word >> MAJOR
+
+
+def minor(word: Array) -> Array:
+    """The block of the other axis."""
+    return (word >> MINOR) & (MAX_BLOCKS - 1)
+
+
+@functools.partial(jax.jit, static_argnames=("block_q", "block_k", "capacity"))
+def make_plan(
+    clock: Array,
+    start: Array,
+    stop: Array,
+    *,
+    block_q: int,
+    block_k: int,
+    capacity: int | None = None,
+) -> Plan:
+    """The plan for int32 clocks `[B T]` and intervals `[B S]`; ragged tails become partial blocks.
+
+    `capacity`: visits that a list can hold, for each row of the batch; by default all blocks there
+    are, up to `MAX_CAPACITY`. With fewer, `fits` says whether they sufficed; `interval_attention`
+    asks it, and runs the reference if they did not.
+
+    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis.
+    """
+    n, m = -(-clock.shape[1] // block_q), -(-start.shape[1] // block_k)
+    if max(n, m) >= MAX_BLOCKS:
+        raise ValueError(f"{n} x {m} blocks, but an axis has at most {MAX_BLOCKS - 1}")
+    if capacity is None:
+        capacity = min(n * m, MAX_CAPACITY)
+    active, full = _kinds(clock, start, stop, block_q, block_k)
+    capacity = max(1, min(capacity, n * m))
+    rows = _visits(active, full, capacity)
+    columns = _visits(active.swapaxes(1, 2), full.swapaxes(1, 2), capacity)
+    return Plan(rows, columns, clock, start, stop, block_q, block_k)
+
+
+def in_blocks(x: Array, block: int, **pad) -> Array:
+    """`[B T] -> [B n block]`, padded at the end; `pad` as in `jnp.pad`."""
+    B, T = x.shape
+    n = max(1, -(-T // block))
+    return jnp.pad(x, ((0, 0), (0, n * block - T)), **pad).reshape(B, n, block)
+
+
+def _kinds(clock, start, stop, block_q, block_k) -> tuple[Array, Array]:
+    """Whether some pair of a block may be visible, and whether all are: boolean `[B n m]`."""
+    low_BRn, high_BRn = _runs(in_blocks(clock, block_q, mode="edge"))
+    start_B1mC, stop_B1mC = (in_blocks(x, block_k)[:, None] for x in (start, stop))
+    meets = jnp.zeros((), bool)
+    for r in range(RUNS):  # one fused loop over keys: no array of queries times keys
+        low, high = low_BRn[:, r, :, None, None], high_BRn[:, r, :, None, None]
+        meets |= (start_B1mC <= high) & (low < stop_B1mC)
+    active = jnp.any(meets & (start_B1mC < stop_B1mC), -1)
+    lowest, highest = low_BRn.min(1)[..., None], high_BRn.max(1)[..., None]
+    covers = (start_B1mC.max(-1) <= lowest) & (highest < stop_B1mC.min(-1))
+    return active, covers & active
+
+
+def _runs(clock_BnC: Array) -> tuple[Array, Array]:
+    """Lowest and highest clock `[B R n]` of every run; of one that is not there, none between."""
+    rise = jnp.diff(clock_BnC, axis=-1)
+    ends = jnp.pad((rise < 0) | (rise > 1), ((0, 0), (0, 0), (1, 0)))
+    run = jnp.minimum(jnp.cumsum(ends, -1), RUNS - 1)
+    is_in = run[:, None] == jnp.arange(RUNS)[:, None, None]
+    top = jnp.iinfo(jnp.int32).max
+    low = jnp.where(is_in, clock_BnC[:, None], top).min(-1)
+    high = jnp.where(is_in, clock_BnC[:, None], -top).max(-1)
+    return low, high
+
+
+def _visits(active, full, capacity: int) -> Visits:
+    """The list along the first axis of blocks; `active` and `full` are `[B n m]`."""
+    B, n, m = active.shape
+    blind = ~active.any(-1, keepdims=True) & (jnp.arange(m) == 0)
+    word = (jnp.arange(n)[:, None] << MAJOR) | (jnp.arange(m) << MINOR)
+    word = word | jnp.where(full, FULL, jnp.where(active, PARTIAL, 0))
+    nothing = jnp.iinfo(jnp.int32).max
+    words = jnp.sort(jnp.where(active | blind, word, nothing).reshape(B, n * m))
+    begin = jnp.pad(jnp.cumsum((active | blind).sum(-1), -1), ((0, 0), (1, 0)))
+
+    turns = jnp.pad(
+        major(words[:, 1:]) != major(words[:, :-1]), ((0, 0), (1, 1)), constant_values=1
+    )
+    words = words | jnp.where(turns[:, :-1], FIRST, 0) | jnp.where(turns[:, 1:], LAST, 0)
+    last = jnp.take_along_axis(words, begin[:, -1:] - 1, axis=-1) & ~(FIRST | LAST | PARTIAL | FULL)
+    words = jnp.where(jnp.arange(n * m) < begin[:, -1:], words, last)[:, :capacity]
+    counts = (active & ~full).sum(-1), full.sum(-1)
+    return Visits(words, *(x.astype(jnp.int32) for x in (begin, *counts)))
+
+
+@jax.jit
+def _least(plan: Plan) -> Array:
+    """Blocks `[B]` in which some pair is visible, by counting each block's clocks below a bound."""
+    start, stop = (in_blocks(x, plan.block_k) for x in (plan.start, plan.stop))
+    below = jax.vmap(functools.partial(jnp.searchsorted, side="left"))
+
+    def visit(total, clock_BC):
+        clock_BC = jnp.sort(clock_BC)
+        sees = (below(clock_BC, start) < below(clock_BC, stop)).any(-1)
+        return total + sees.sum(-1, dtype=jnp.int32), None
+
+    blocks = in_blocks(plan.clock, plan.block_q, mode="edge").swapaxes(0, 1)
+    return jax.lax.scan(visit, jnp.zeros(len(start), jnp.int32), blocks)[0]
