@@ -4,6 +4,7 @@ Arguments are read before anything heavy is imported, so `--help` and mistakes a
 """
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -144,8 +145,13 @@ def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
 def _check_output(path: Path) -> None:
     from PIL import Image
 
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{path} needs the ending of a picture file, such as .png")
+    try:  # Pillow reads more formats than it writes
+        blank = Image.new("RGB", (16, 16))
+        blank.save(io.BytesIO(), Image.registered_extensions().get(path.suffix.lower()))
+    except (KeyError, OSError, ValueError):
+        raise ValueError(
+            f"{path} needs the ending of a picture file that can be written, such as .png"
+        ) from None
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
 

@@ -1,6 +1,7 @@
 """Pictures: BAGEL's size rule, decoding of every mode, the order of patches."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -79,6 +80,35 @@ def test_every_mode_becomes_rgb_on_white():
     np.testing.assert_array_equal(to_rgb(grey), np.full((2, 2, 3), 100))
     with pytest.raises(ValueError, match="uint8"):
         to_rgb(np.zeros((2, 2, 3)))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    check = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + check
+
+
+def png(width: int, height: int, body: bytes) -> bytes:
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+
+
+ROWS = zlib.compress(bytes(range(200)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"words", "^not a picture of a known format$"),
+        (png(8, 8, chunk(b"IDAT", ROWS)[:30]), "truncated"),
+        (png(8, 8, chunk(b"IDAT", ROWS[:30]) + b"garbled at will"), "broken PNG file"),
+        (png(20_000, 20_000, chunk(b"IDAT", b"")), "decompression bomb"),
+    ],
+    ids=["no picture", "cut", "garbled", "huge"],
+)
+def test_whatever_is_wrong_with_a_picture_is_one_kind_of_error(data, message):
+    with pytest.raises(ValueError, match=message):
+        decode(data)
 
 
 def test_pictures_are_turned_upright():

@@ -196,7 +196,7 @@ JSONL = {
     "not a map": ("[1, 2]", "a line is a JSON object, not list"),
     "missing file": ({"image": "9.png", "caption": "x"}, r"FileNotFoundError: .*9\.png"),
     "truncated picture": ({"image": "cut.png", "caption": "x"}, r"cut\.png: .*truncated"),
-    "not a picture": ({"image": "train.jsonl", "caption": "x"}, "cannot identify"),
+    "not a picture": ({"image": "train.jsonl", "caption": "x"}, "not a picture of a known"),
     "wrong type of picture": ({"image": 3, "caption": "x"}, "a picture is a path, not int"),
     "wrong type of text": ({"image": "1.png", "caption": 5}, "text is a string, not int"),
     "wrong type of turns": ({"conversations": 5}, "conversations is a list of turns, not int"),

@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from unified import cli
+from unified.interop.release import save
+
+AUTOENCODER = "unified/checkpoints/autoencoder"
 
 
 @pytest.fixture
@@ -41,14 +44,21 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["generate", "x", "-o", "out.xyz"], "needs the ending of a picture file"),
         (["generate", "x", "-o", "no/such/out.png"], "no folder no/such"),
         (["generate", "x", "--checkpoint", "none"], "'none' is not a released model"),
+        (["generate", "x", "-o", "out.psd"], "of a picture file that can be written"),
+        (["generate", "x", "--checkpoint", "other"], "names no recipe"),
+        (["generate", "x", "--checkpoint", AUTOENCODER], "autoencoder neither answer nor draw"),
         (["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"], "at least 2 steps"),
-        (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture"),
+        (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture: not a picture"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--max-tokens", "0"], "at least 1"),
     ],
 )
-def test_mistakes_are_told_in_a_line(args, complaint, release, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_told_in_a_line(
+    args, complaint, release, picture, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.png").write_text("not a picture")
-    known = {"RELEASE": str(release), "BAD": "bad.png"}
+    save(tmp_path / "other", {}, {"model_type": "of someone else"})
+    known = {"RELEASE": str(release), "BAD": "bad.png", "GOOD": picture}
     assert cli.main([known.get(arg, arg) for arg in args]) == 1
     said = capsys.readouterr()
     assert complaint in said.err

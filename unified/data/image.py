@@ -5,6 +5,8 @@
 
 import io
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +14,34 @@ from PIL import Image, ImageOps
 
 from unified.sequence import LatentLane, PatchLane
 
+# What a reader or decoder raises for bad bytes; anything else is a bug and stops the run.
+# Pillow raises SyntaxError for broken PNG chunks. ValueError includes JSON, UTF-8 and Arrow errors.
+BAD_DATA = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
 
 def decode(data: bytes) -> np.ndarray:
     """Picture file -> uint8 `[H W 3]`, upright, transparency composited on white.
 
-    Raises OSError for a truncated file or one that is not a picture.
+    Raises ValueError for a damaged file, one that is not a picture, or one of a size that only an
+    attack would have (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
-    with Image.open(io.BytesIO(data)) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return to_rgb(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        raise ValueError("not a picture of a known format") from None
+    except BAD_DATA as error:
+        raise ValueError(str(error)) from error
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:

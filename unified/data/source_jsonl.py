@@ -46,8 +46,8 @@ class JsonlSource(RecordSource):
         content = path.read_bytes()  # its errors name the file, those of the decoder do not
         try:
             return decode(content)
-        except (OSError, SyntaxError) as error:
-            raise OSError(f"{path}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int]]:

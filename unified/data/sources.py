@@ -6,16 +6,14 @@
 import abc
 import dataclasses
 import importlib
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from unified.data import record
+from unified.data.image import BAD_DATA
 from unified.sequence import Example
 
 FORMATS = {
@@ -25,20 +23,6 @@ FORMATS = {
     "array_record": "unified.data.source_array_record:ArrayRecordSource",
     "tfds": "unified.data.source_tfds:TfdsSource",
 }
-
-# What a reader or decoder raises for bad bytes; anything else is a bug and stops the run.
-# Pillow raises SyntaxError for broken PNG chunks. ValueError includes JSON, UTF-8 and Arrow errors.
-BAD_DATA = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclasses.dataclass(frozen=True)

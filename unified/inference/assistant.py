@@ -11,7 +11,6 @@ the result as a segment goes on from there (interleaved documents).
 """
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -45,11 +44,14 @@ L = TypeVar("L", bound=Lane)
 
 
 class Assistant:
-    """Wraps a model of a recipe. `max_rows`: requests that are computed at once."""
+    """Wraps a model of a recipe. `max_rows`: requests that are computed at once.
+
+    Raises ValueError for a recipe whose models neither answer nor draw.
+    """
 
     def __init__(self, model: Any, config: Mapping[str, Any], *, max_rows: int = 32):
         graph, params = nnx.split(model, nnx.Param)
-        self.program = engine.Program(importlib.import_module(config["recipe"]), graph)
+        self.program = engine.Program(models.recipe_of(config), graph)
         self.params = jax.device_put(nnx.to_pure_dict(params))
         self.config = config
         self.layout = model.cfg.layout
@@ -95,6 +97,8 @@ class Assistant:
         task: str = "",
     ) -> list[str]:
         """Text that follows each request. Temperature 0 is greedy; top-k 0 and top-p 1 are off."""
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens={max_tokens} leaves nothing to write: at least 1")
         how: dict[str, Any] = {"lane": self._lanes(TextLane, task)[0], "max_tokens": max_tokens}
         how["sampling"] = Sampling(temperature, top_k, top_p)
 
@@ -221,7 +225,7 @@ def read_picture(picture: Picture) -> np.ndarray:
         data = epath.Path(picture).read_bytes()
         try:
             return decode(data)
-        except OSError as error:
+        except ValueError as error:
             raise ValueError(
                 f"{os.fspath(picture)!r} is not a readable picture: {error}"
             ) from error

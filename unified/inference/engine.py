@@ -1,8 +1,8 @@
 """The compiled programs: read contexts, write text, draw latents, show pixels.
 
-A recipe gives `tokenizer`, `prefill`, `decode_text` and `velocity`; its model `cfg.layout`,
-`cfg.latent_dim`, `encode` and `decode`. Each program is compiled once for each shape, and shared
-by all models of one graph.
+A recipe gives `tokenizer`, `drawing`, `prefill`, `decode_text` and `velocity`; its model
+`cfg.layout`, `cfg.latent_dim`, `encode` and `decode`. Each program is compiled once for each
+shape, and shared by all models of one graph.
 """
 
 import dataclasses
@@ -29,6 +29,14 @@ class Program:
 
     recipe: ModuleType
     graph: nnx.GraphDef
+
+    def __post_init__(self):
+        needed = ("tokenizer", "drawing", "prefill", "decode_text", "velocity")
+        if missing := [name for name in needed if not hasattr(self.recipe, name)]:
+            raise ValueError(
+                f"models of {self.recipe.__name__} neither answer nor draw: it has no "
+                f"{', '.join(missing)}"
+            )
 
 
 def write(

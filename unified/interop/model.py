@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from flax import nnx
@@ -26,12 +27,22 @@ def read(path: PathLike = DEFAULT) -> tuple[Params, dict[str, Any]]:
     return params, config
 
 
+def recipe_of(config: Mapping[str, Any]) -> ModuleType:
+    """The module that `config.recipe` names. Raises ValueError where it cannot be imported."""
+    try:
+        return importlib.import_module(config["recipe"])
+    except KeyError:
+        raise ValueError("the config names no recipe: is it one of this library?") from None
+    except ImportError as error:
+        raise ValueError(f"config.recipe={config['recipe']!r}: {error}") from error
+
+
 def assemble(params: Params, config: Mapping[str, Any], path: PathLike = "") -> nnx.Module:
     """The model that the recipe of `config` builds, with these parameters.
 
     Raises ValueError, naming `path` and every parameter that does not fit.
     """
-    recipe = importlib.import_module(config["recipe"])
+    recipe = recipe_of(config)
     model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     return nnx.merge(graph, release.merge(nnx.to_pure_dict(shapes), params, path))
