@@ -125,7 +125,8 @@ class Layout:
     Every text segment is `begin_text ids end_text`; every view of a picture is
     `begin_image tokens end_image`, the two marks being text tokens with the attention of the
     picture. `image_position`: `shared` gives a whole picture one RoPE position (BAGEL),
-    `sequential` one per token.
+    `sequential` one per token. `read_as`: pairs of a view that examples ask for and the view that
+    serves instead, where lanes have no such view: a picture is read by its latents (Transfusion).
     """
 
     lanes: tuple[TextLane | PatchLane | LatentLane, ...]
@@ -134,6 +135,12 @@ class Layout:
     begin_image: int
     end_image: int
     image_position: Literal["shared", "sequential"] = "shared"
+    read_as: tuple[tuple[str, str], ...] = ()
+
+    def views(self, picture: Segment) -> tuple[str, ...]:
+        """The views of lanes that read a picture, each once."""
+        instead = dict(self.read_as)
+        return tuple(dict.fromkeys(instead.get(view, view) for view in picture.views))
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Mixtures: weights, epochs, local reads, condition dropout; all functions of (seed, index)."""
 
 import collections
+import dataclasses
 import types
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from unified.data.mixture import WINDOW, drop_conditions, mixture
 from unified.data.sources import BadRecord
-from unified.sequence import Example, Segment
+from unified.sequence import Example, Layout, Segment
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -56,6 +57,7 @@ def test_weights_must_be_positive(weights):
         mixture([numbers(5)], weights)
 
 
+PLAIN = Layout((), begin_text=1, end_text=2, begin_image=3, end_image=4)
 EDIT = Example(
     (
         Segment(PICTURE, "context", ("vae", "vit")),
@@ -66,8 +68,8 @@ EDIT = Example(
 )
 
 
-def dropped(example, draws=0, **rates):
-    return drop_conditions(example, np.random.default_rng(draws), rates).segments
+def dropped(example, draws=0, layout=PLAIN, **rates):
+    return drop_conditions(example, np.random.default_rng(draws), rates, layout.views).segments
 
 
 def test_dropout_forgets_texts_and_single_views():
@@ -85,8 +87,17 @@ def test_dropout_forgets_texts_and_single_views():
     assert all(0.15 < share[views] < 0.45 for views in [("vae", "vit"), ("vae",), ("vit",)])
 
 
+def test_dropout_draws_once_for_a_view_that_serves_for_two():
+    layout = dataclasses.replace(PLAIN, read_as=(("vit", "vae"),))
+    draws = [dropped(EDIT, seed, layout, vae=0.5) for seed in range(200)]
+    is_read = lambda s: s.modality == "image" and s.role == "context"
+    read = collections.Counter(tuple(s.views for s in draw if is_read(s)) for draw in draws)
+    assert read.keys() == {(), (("vae",),)}
+    assert 0.4 < read[()] / 200 < 0.6
+
+
 def test_dropout_leaves_examples_that_draw_nothing():
     read = Example((Segment(PICTURE), Segment("what?"), Segment("a cat", "target")))
     assert dropped(read, text=1.0, vit=1.0) == read.segments
     bad = BadRecord("file:1", "cut")
-    assert drop_conditions(bad, types.SimpleNamespace(), {"text": 1.0}) is bad
+    assert drop_conditions(bad, types.SimpleNamespace(), {"text": 1.0}, PLAIN.views) is bad

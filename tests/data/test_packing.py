@@ -206,6 +206,17 @@ def test_a_picture_goes_to_the_bucket_nearest_in_aspect_and_a_task_to_its_lane()
     assert set(expand(Example((Segment("a"),), "chat"), routed, encode).lanes) == {"text"}
 
 
+def test_a_picture_is_read_by_its_latents_where_no_lane_has_patches():
+    text, _, vae = SMALL.lanes
+    dense = Layout((text, vae), **MARKS, read_as=(("vit", "vae"),))
+    before = Segment(WIDE, views=("vae", "vit"))
+    for picture in (Segment(WIDE), before):  # a question, an edit: once, not once a view
+        read = expand(Example((picture, Segment("a"))), dense, encode)
+        assert read.lanes["vae"].noised.tolist() == [False]
+    with pytest.raises(ValueError, match="no lane for view 'vit'"):
+        expand(Example((before,)), Layout((text, vae), **MARKS), encode)
+
+
 def test_an_example_larger_than_a_row_is_refused_with_its_size_and_the_limit():
     long = Example((Segment("x" * 20), *[Segment(WIDE)] * 3), origin="set.jsonl:7")
     message = r"set\.jsonl:7: larger than a row: needs text 28 \(limit 16\), vit 6 \(limit 4\)"

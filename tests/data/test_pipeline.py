@@ -1,4 +1,4 @@
-"""The whole input: exact resume for any prefetch and processes, bad records, fill, validation."""
+"""The whole input: exact resume for any prefetch and processes, bad records, validation."""
 
 import json
 import logging
@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from unified.data import rows
-from unified.data.emoji.tasks import EmojiSource
 from unified.data.pipeline import Pipeline, merge_states
 from unified.data.rows import BadRecordsError
 from unified.data.sources import BadRecord
 from unified.sequence import Example, LatentLane, Layout, PatchLane, Segment, TextLane
-from unified.tokenizers.text import TextTokenizer
 
 R = 4  # rows
 
@@ -175,19 +173,3 @@ def test_metrics_count_what_the_batches_hold():
     tasks = sum(metrics[f"examples/{task}"] for task in ("text", "read", "draw"))
     assert metrics["examples"] == pytest.approx(tasks)
     assert pipeline.metrics() == {"bad_records": 0.0}  # since the last call
-
-
-def test_the_emoji_mixture_fills_95_percent_of_the_slots():
-    tokenizer = TextTokenizer()
-    layout = make_layout(text=112, vit=256, vae=6, size=64)
-    pipeline = Pipeline(
-        [EmojiSource()],
-        layout,
-        tokenizer.encode,
-        batch_size=2,
-        dropout={"text": 0.1, "vae": 0.1, "vit": 0.1},
-    )
-    take(pipeline, 25)  # past the start, when there is most to choose from
-    pipeline.metrics()
-    take(pipeline, 25)
-    assert pipeline.metrics()["fill"] > 0.95

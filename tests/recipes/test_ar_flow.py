@@ -34,23 +34,33 @@ def small(variant="mot", **backbone):
     for widths in config.model.backbone.streams.values():
         widths.update({"embed_dim": 16, "mlp_dim": 24})
     config.model.backbone.update({"num_heads": 2, "num_kv_heads": 1, "head_dim": 8, **backbone})
-    config.model.vision.update({"embed_dim": 8, "mlp_dim": 16, "num_layers": 1, "num_heads": 2})
+    vision = {"embed_dim": 8, "mlp_dim": 16, "num_layers": 1, "num_heads": 2}
+    config.model.get("vision", {}).update(vision)
     return config
 
 
 @pytest.fixture(scope="module")
 def batches():
-    draw = lambda variant: next(ar_flow.inputs(small(variant), "train"))
-    return {variant: draw(variant) for variant in ("mot", "y")}
+    found = {}
+    for variant in ("mot", "dense", "y"):
+        inputs = ar_flow.inputs(small(variant), "train")
+        found[variant] = next(inputs)
+        inputs.close()
+    return found | {"h": found["mot"]}
 
 
 def split(config):
-    return nnx.split(ar_flow.build(config, rngs=nnx.Rngs(0)), nnx.Param)
+    """The structure of a model, and weights for it of which none is zero."""
+    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+    graph, shapes = nnx.split(model, nnx.Param)
+    rng = np.random.default_rng(0)
+    draw = lambda x: rng.normal(0, 0.2, x.shape).astype(x.dtype)
+    return graph, jax.tree.map(draw, nnx.to_pure_dict(shapes))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_counts_are_those_of_the_loss(variant, batches):
-    batch = batches["y" if variant == "y" else "mot"]
+    batch = batches[variant]
     graph, params = split(small(variant))
     losses = jax.jit(lambda p: ar_flow.loss(nnx.merge(graph, p), batch, jax.random.key(0)))(params)
     for name, count in ar_flow.counts(batch).items():
@@ -58,6 +68,16 @@ def test_counts_are_those_of_the_loss(variant, batches):
         assert losses[name][1] == count
     by_time = [value for name, value in losses.items() if name.startswith("flow/t")]
     np.testing.assert_allclose(np.sum(by_time, 0), losses["flow"], rtol=1e-5)
+
+
+def test_a_dense_model_reads_and_draws_latents_with_one_set_of_weights(batches):
+    """Transfusion: no vision encoder; pictures of questions are latents without noise."""
+    config = small("dense")
+    _, params = split(config)
+    assert not {"vision", "connector"} & params.keys()
+    assert [*params["backbone"]["runs"]["0"]] == ["shared"]
+    pictures = batches["dense"].lanes["vae"]
+    assert (pictures.valid & ~pictures.noised).any()
 
 
 @pytest.mark.slow
@@ -71,10 +91,7 @@ def test_each_loss_reaches_its_own_parts(batches):
         return value / count
 
     def reached(name):
-        # The velocity head starts at zero: give it numbers, so that gradients pass.
-        head = params["flow"]["out"]["kernel"]
-        head.set_value(jnp.full(head.get_value().shape, 0.1))
-        grads = nnx.to_pure_dict(jax.jit(jax.grad(total), static_argnums=1)(params, name))
+        grads = jax.jit(jax.grad(total), static_argnums=1)(params, name)
         norm = lambda tree: float(sum(jnp.abs(x).sum() for x in jax.tree.leaves(tree)))
         return {part for part, tree in grads.items() if norm(tree) > 0}
 
@@ -106,31 +123,35 @@ def follow(tokens, read):
 def test_prefill_and_velocity_agree_with_the_training_pass():
     """Velocity of a noised picture given its cached context == in one uncached pass."""
     config = small()
-    model = ar_flow.build(config, rngs=nnx.Rngs(0))
-    kernel = model.flow.out.kernel
-    kernel.set_value(0.1 * jax.random.normal(jax.random.key(1), kernel.shape))
-    layout = model.cfg.layout
+    layout = ar_flow.parse(config).layout
     encode = ar_flow.tokenizer(config).encode
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     context = [Segment(picture, views=("vae", "vit")), Segment("make the apple green")]
     target = Segment(picture, role="target")
     whole = assemble([[expand(Example((*context, target)), layout, encode)]], layout)
 
-    noised = jax.random.normal(jax.random.key(2), (1, 64, model.cfg.latent_dim))
-    clean = model.encode(whole.lanes["vae"].pixels)
-    latents = {"vae": clean.at[:, 1].set(noised)}
-    times = {"vae": jnp.zeros(clean.shape[:2]).at[:, 1].set(0.7)}
-    x, tokens, time = model.streams(whole, latents, times)
-    hidden, _ = model.backbone(x, tokens, time=time)
-    want = model.velocity(model.lanes(hidden, whole)["vae"], clean.shape[1])[:, 1]
-
     read = expand(Example(tuple(context)), layout, encode)
-    cache = ar_flow.prefill(model, assemble([[read]], layout, open_end=True), {})
     block = expand(Example((target,)), layout, encode)
     after = lambda lane: dataclasses.replace(lane, tokens=follow(lane.tokens, read))
     row = {name: jax.tree.map(lambda a: a[None], after(lane)) for name, lane in block.lanes.items()}
-    got = ar_flow.velocity(model, cache, Batch(row), noised, jnp.float32(0.7))
-    np.testing.assert_allclose(got, want, atol=2e-5)
+
+    graph, params = split(config)
+
+    @jax.jit
+    def both(params):
+        model = nnx.merge(graph, params)
+        noised = jax.random.normal(jax.random.key(2), (1, 64, model.cfg.latent_dim))
+        clean = model.encode(whole.lanes["vae"].pixels)
+        latents = {"vae": clean.at[:, 1].set(noised)}
+        times = {"vae": jnp.zeros(clean.shape[:2]).at[:, 1].set(0.7)}
+        x, tokens, time = model.streams(whole, latents, times)
+        hidden, _ = model.backbone(x, tokens, time=time)
+        cache = ar_flow.prefill(model, assemble([[read]], layout, open_end=True), {})
+        got = ar_flow.velocity(model, cache, Batch(row), noised, jnp.float32(0.7))
+        return got, model.velocity(model.lanes(hidden, whole)["vae"], clean.shape[1])[:, 1]
+
+    got, want = both(params)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize(
@@ -141,6 +162,8 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
         (lambda c: c.layout.lanes.vae.update(stride=6), "stride 6"),
         (lambda c: c.layout.lanes.vit.update(patch=16), "patches of 16"),
         (lambda c: c.layout.lanes.vit.update(max_side=128), "raise side"),
+        (lambda c: c.model.__delitem__("vision"), "'vit' holds patches, but there is no"),
+        (lambda c: c.layout.lanes.__delitem__("vit"), r"PatchLanes .* needs at least one"),
         (lambda c: c.model.update(vocab_size=100), "vocab_size=100 is less than the 1024 tokens"),
         (lambda c: c.drawing.update(steps=1), "config.drawing: need at least 2 steps"),
     ],

@@ -63,7 +63,7 @@ def expand(example: Example, layout: Layout, encode: Encode) -> Spans:
     """
     try:
         writer = _Writer(layout, example.task)
-        for segment, view, noised in _items(example.segments):
+        for segment, view, noised in _items(example.segments, layout):
             if isinstance(segment.content, str):
                 writer.text(encode(segment.content), predict=segment.role == "target")
             else:
@@ -73,7 +73,7 @@ def expand(example: Example, layout: Layout, encode: Encode) -> Spans:
         raise ValueError(f"{example.origin or 'example'}: {error}") from error
 
 
-def _items(segments: Sequence[Segment]) -> Iterator[tuple[Segment, str, bool]]:
+def _items(segments: Sequence[Segment], layout: Layout) -> Iterator[tuple[Segment, str, bool]]:
     """(segment, view, noised) in reading order, a picture once for each view of it."""
     for i, segment in enumerate(segments):
         if segment.modality == "text":
@@ -82,7 +82,7 @@ def _items(segments: Sequence[Segment]) -> Iterator[tuple[Segment, str, bool]]:
         if segment.role == "target":
             yield segment, TARGET_VIEW, True
         if segment.role == "context" or i + 1 < len(segments):
-            for view in segment.views:
+            for view in layout.views(segment):
                 yield segment, view, False
 
 

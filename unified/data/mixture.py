@@ -6,7 +6,7 @@ Every source is reshuffled each epoch and repeated for ever, so the state of a m
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import grain
@@ -127,14 +127,18 @@ class GroupShuffle(grain.MapDataset):
 
 
 def drop_conditions(
-    example: Example | BadRecord, rng: np.random.Generator, rates: Mapping[str, float]
+    example: Example | BadRecord,
+    rng: np.random.Generator,
+    rates: Mapping[str, float],
+    views: Callable[[Segment], tuple[str, ...]],
 ) -> Example | BadRecord:
     """Condition dropout, for guidance: forgets texts and views of pictures that are read.
 
-    `rates` gives the probability for `text` and for each view; every text and every view draws on
-    its own, so a picture may lose one view and keep another. Only examples that draw a picture
-    lose anything. What is dropped takes no place and no position, as if it had never been there
-    (BAGEL keeps a position for a dropped picture in training, though its sampler does not).
+    `rates` gives the probability for `text` and for each view, `views` the views of a picture;
+    every text and every view draws on its own, so a picture may lose one view and keep another.
+    Only examples that draw a picture lose anything. What is dropped takes no place and no
+    position, as if it had never been there (BAGEL keeps a position for a dropped picture in
+    training, though its sampler does not).
     """
     if isinstance(example, BadRecord) or not any(map(_is_drawn, example.segments)):
         return example
@@ -144,9 +148,9 @@ def drop_conditions(
             if segment.role == "target" or rng.random() >= rates.get("text", 0.0):
                 kept.append(segment)
             continue
-        views = tuple(view for view in segment.views if rng.random() >= rates.get(view, 0.0))
-        if views or segment.role == "target":
-            kept.append(dataclasses.replace(segment, views=views))
+        left = tuple(view for view in views(segment) if rng.random() >= rates.get(view, 0.0))
+        if left or segment.role == "target":
+            kept.append(dataclasses.replace(segment, views=left))
     return dataclasses.replace(example, segments=tuple(kept))
 
 

@@ -140,7 +140,7 @@ def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:
     known = {"text"} | {lane.view for lane in layout.lanes}
     if unknown := set(dropout) - known:
         raise ValueError(f"dropout of {sorted(unknown)}: views of the layout are {sorted(known)}")
-    return functools.partial(drop_conditions, rates=dict(dropout))
+    return functools.partial(drop_conditions, rates=dict(dropout), views=layout.views)
 
 
 def _expand(example: Example | BadRecord, *, layout: Layout, encode: Encode) -> Spans | BadRecord:

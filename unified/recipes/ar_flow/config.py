@@ -19,12 +19,13 @@ LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
 class ARFlowConfig:
     """`chunk`: rows of logits that exist at a time; `dtype`: of activations (weights: float32).
 
-    `sample_latents`: learn samples of the autoencoder's posterior (as BAGEL does), not its mean.
+    `vision` encodes what patch lanes hold; None if there is none. `sample_latents`: learn samples
+    of the autoencoder's posterior (as BAGEL does), not its mean.
     """
 
     layout: Layout
     backbone: BackboneConfig
-    vision: VisionConfig
+    vision: VisionConfig | None
     autoencoder: AutoencoderConfig
     vocab_size: int
     timestep_shift: float = 1.0
@@ -45,17 +46,10 @@ class ARFlowConfig:
                     f"lane {lane.name!r}: stride {lane.stride} is not a multiple of the "
                     f"autoencoder's {self.autoencoder.stride} pixels"
                 )
-            if isinstance(lane, PatchLane) and lane.patch != self.vision.patch:
-                raise ValueError(
-                    f"lane {lane.name!r} has patches of {lane.patch} pixels, config.model.vision "
-                    f"of {self.vision.patch}"
-                )
-            if isinstance(lane, PatchLane) and not self.vision.fits(lane.max_side, lane.max_side):
-                raise ValueError(
-                    f"lane {lane.name!r}: pictures of {lane.max_side} pixels exceed the "
-                    f"{self.vision.side} patches a side of config.model.vision; raise side"
-                )
-        for kind in LANES.values():
+            if isinstance(lane, PatchLane):
+                check_patches(lane, self.vision)
+        patches = (PatchLane,) if self.vision else ()
+        for kind in (TextLane, LatentLane, *patches):
             self.width(kind)
 
     @property
@@ -83,6 +77,22 @@ class ARFlowConfig:
         return widths.pop()
 
 
+def check_patches(lane: PatchLane, vision: VisionConfig | None) -> None:
+    """Raises ValueError if the encoder cannot read what the lane holds."""
+    if vision is None:
+        raise ValueError(f"lane {lane.name!r} holds patches, but there is no config.model.vision")
+    if lane.patch != vision.patch:
+        raise ValueError(
+            f"lane {lane.name!r} has patches of {lane.patch} pixels, config.model.vision "
+            f"of {vision.patch}"
+        )
+    if not vision.fits(lane.max_side, lane.max_side):
+        raise ValueError(
+            f"lane {lane.name!r}: pictures of {lane.max_side} pixels exceed the "
+            f"{vision.side} patches a side of config.model.vision; raise side"
+        )
+
+
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     """The one place where the configuration tree is read for the model.
 
@@ -99,7 +109,7 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     return ARFlowConfig(
         layout=layout(config),
         backbone=BackboneConfig(**model["backbone"]),
-        vision=VisionConfig(**model["vision"]),
+        vision=VisionConfig(**model["vision"]) if model.get("vision") else None,
         autoencoder=AutoencoderConfig(**model["autoencoder"]),
         vocab_size=model["vocab_size"],
         timestep_shift=model["timestep_shift"],
@@ -129,6 +139,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         begin_image=marks.begin_image,
         end_image=marks.end_image,
         image_position=spec["image_position"],
+        read_as=tuple(spec.get("read_as", {}).items()),
     )
 
 

@@ -45,8 +45,9 @@ class ARFlow(nnx.Module):
         self.cfg = cfg
         D, D_latent, P = cfg.width(TextLane), cfg.width(LatentLane), cfg.latent_dim
         self.embedding = param(normal(0.02), rngs, (cfg.vocab_size, D), ("vocab", "embed"))
-        self.vision = VisionEncoder(cfg.vision, rngs=rngs)
-        self.connector = Connector(cfg.vision.embed_dim, cfg.width(PatchLane), rngs=rngs)
+        if cfg.vision:
+            self.vision = VisionEncoder(cfg.vision, rngs=rngs)
+            self.connector = Connector(cfg.vision.embed_dim, cfg.width(PatchLane), rngs=rngs)
         self.autoencoder = Autoencoder(cfg.autoencoder, rngs=rngs)
         self.latent_in = param(scaled(P), rngs, (P, D_latent), (None, "embed"))
         self.timestep = TimestepEmbedder(D_latent, rngs=rngs)

@@ -1,0 +1,33 @@
+"""Budgets of a row suit the mixture: the configs of the emoji data leave few slots empty."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unified.data.emoji import tasks
+from unified.recipes import ar_flow
+from unified.training import config as configs
+
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("emoji*.py"))
+
+
+@pytest.fixture(autouse=True)
+def blank(monkeypatch):
+    """Scenes are not rendered: a row takes a picture by its size."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    monkeypatch.setattr(tasks, "render", lambda scene: picture)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_95_percent_of_the_slots_are_filled_and_no_example_is_too_long(file):
+    pipeline = ar_flow.inputs(configs.load(str(file), ["--config.batch_size=2"]), "train")
+    for _ in range(40):  # past the start, when there is most to choose from
+        next(pipeline)
+    pipeline.metrics()
+    for _ in range(60):
+        next(pipeline)
+    metrics = pipeline.metrics()
+    pipeline.close()
+    assert metrics["fill"] > 0.95
+    assert metrics["bad_records"] == 0
