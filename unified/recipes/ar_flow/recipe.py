@@ -15,6 +15,7 @@ from flax import nnx
 from unified.data.pipeline import Pipeline
 from unified.data.sources import open_source
 from unified.evaluation.loss import losses
+from unified.inference import Assistant
 from unified.processes import autoregressive, rectified_flow
 from unified.recipes.ar_flow.config import layout, parse, tokenizer
 from unified.recipes.ar_flow.model import ARFlow, ByName
@@ -130,8 +131,6 @@ def evaluate(model: ARFlow, config: Mapping[str, Any], folder: str | Path) -> di
 
     Validation losses, by task and flow time, are among the metrics.
     """
-    from unified.inference import Assistant  # which imports recipes
-
     options = dict(config["benchmark"])
     benchmark = importlib.import_module(options.pop("module"))
     extra = validation_losses(model, config)
