@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from unified.data.emoji import arrange, icons, language
-from unified.data.emoji.parser import identify, parse
+from unified.data.emoji import arrange, language
+from unified.data.emoji.parser import parse
 from unified.data.emoji.scene import Scene, Thing, render
 from unified.data.emoji.score import score_edit, score_facts, score_scene
 from unified.data.emoji.tasks import EmojiSource
@@ -141,11 +141,3 @@ def test_an_edit_that_harms_the_rest_fails():
         )
         checked += 1
     assert checked >= 3
-
-
-def test_icons_are_identified_by_the_nearest_drawing():
-    concepts = icons.pool(True)[0]
-    ids = tuple(concept.id for concept in concepts)
-    for concept in concepts[:20]:
-        picture = noisy(render(icons.draw(concept, "3d", "light blue")))
-        assert identify(picture, ids, "3d") == concept.id

@@ -31,11 +31,15 @@ def test_a_tied_head_has_no_weights_and_reads_the_table():
         LanguageHead(8, 5, rngs=nnx.Rngs(0))(x, table)
 
 
-def test_a_flow_starts_with_velocity_zero_if_told_to():
-    x = draw(2, 3, 8)
-    assert not FlowHead(8, 4, rngs=nnx.Rngs(0))(x).any()
-    velocity = FlowHead(8, 4, zero_init=False, rngs=nnx.Rngs(0))(jnp.asarray(x, jnp.bfloat16))
-    assert velocity.any() and velocity.dtype == jnp.float32
+def test_a_flow_starts_with_velocity_zero_and_is_computed_in_float32():
+    x, kernel = draw(2, 3, 8), draw(8, 4)
+    head = FlowHead(8, 4, rngs=nnx.Rngs(0))
+    assert not head(x).any()
+    head.out.kernel.set_value(jnp.asarray(kernel))
+    half = jnp.asarray(x, jnp.bfloat16)
+    velocity = head(half)
+    assert velocity.dtype == jnp.float32
+    np.testing.assert_allclose(velocity, half.astype("float32") @ kernel, atol=1e-5)
 
 
 def test_time_embedding_is_linear_silu_linear_of_the_sinusoids():

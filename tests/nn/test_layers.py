@@ -8,7 +8,7 @@ from flax import nnx
 
 from unified.nn import position
 from unified.nn.attention import Keys, attend, join
-from unified.nn.linear import Embedding, Linear
+from unified.nn.linear import Linear
 from unified.nn.mlp import MLP, GatedMLP
 from unified.nn.norm import LayerNorm, RMSNorm
 from unified.nn.stack import normal, param, scaled, scan, stack
@@ -95,13 +95,6 @@ def test_attention_over_groups_is_attention_over_all_keys():
     want = attend(q, clock, [join(groups)])
     np.testing.assert_allclose(attend(q, clock, groups), want, atol=1e-6)
     assert not want[0, 4].any()
-
-
-def test_embeddings_are_rows_of_the_table():
-    table = Embedding(5, 3, rngs=nnx.Rngs(0))
-    got = table(jnp.array([[4, 0]]), jnp.bfloat16)
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(got[0, 0], table.table[4].astype(jnp.bfloat16))
 
 
 def test_parameters_know_their_axes_and_stacks_add_one():

@@ -1,13 +1,13 @@
-"""Dense layers and embedding tables. `D` input, `F` output, `V` vocabulary."""
+"""Dense layers. `D` input, `F` output."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from unified.nn.stack import Init, normal, param, scaled, zeros
+from unified.nn.stack import Init, param, scaled, zeros
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -54,13 +54,3 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
         y = contract(x, self.kernel.astype(x.dtype))
         return y if self.bias is None else y + self.bias.astype(x.dtype)
-
-
-class Embedding(nnx.Module):
-    """A table `[V D]` of vectors, one per id."""
-
-    def __init__(self, vocab_size: int, embed_dim: int, *, rngs: nnx.Rngs):
-        self.table = param(normal(0.02), rngs, (vocab_size, embed_dim), ("vocab", "embed"))
-
-    def __call__(self, ids: Int[Array, "*B"], dtype=jnp.float32) -> Float[Array, "*B D"]:
-        return self.table.astype(dtype)[ids]

@@ -20,23 +20,17 @@ def loss(
     weights: Float[Array, "M"],
     *,
     chunk: int,
-    z_loss: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Weighted cross entropy `(sum, count)` in nats; `chunk` logits rows exist at a time.
-
-    `z_loss` adds that multiple of `log(Z)^2` per prediction, which keeps the normaliser Z of
-    the softmax near 1 (PaLM, section 5).
-    """
-    log_prob, log_normalizer = score(logits_fn, hidden, targets, chunk=chunk)
-    per_token = z_loss * jnp.square(log_normalizer) - log_prob
+    """Weighted cross entropy `(sum, count)` in nats; `chunk` logits rows exist at a time."""
+    log_prob = score(logits_fn, hidden, targets, chunk=chunk)
     weights = weights.astype(jnp.float32)
-    return jnp.sum(weights * per_token), jnp.sum(weights)
+    return -jnp.sum(weights * log_prob), jnp.sum(weights)
 
 
 def score(
     logits_fn: Logits, hidden: Float[Array, "M D"], targets: Int[Array, "M"], *, chunk: int
-) -> tuple[Float[Array, "M"], Float[Array, "M"]]:
-    """Log-probability of each target and the log-normaliser of its softmax.
+) -> Float[Array, "M"]:
+    """Log-probability of each target.
 
     The head runs on `chunk` rows at a time, and again in the backward pass, so memory does not
     grow with M x V. A chunk takes every n-th row: rows that are sharded over devices stay so.
@@ -46,9 +40,8 @@ def score(
     def score_chunk(args):
         hidden, targets = args
         logits = logits_fn(hidden).astype(jnp.float32)
-        log_normalizer = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return chosen - log_normalizer, log_normalizer
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     M = hidden.shape[0]
     n = -(-M // chunk)
@@ -59,8 +52,7 @@ def score(
     targets = jnp.pad(targets, (0, rows * n - M))
     strided = lambda x: jnp.moveaxis(x.reshape(rows, n, *x.shape[1:]), 1, 0)
     scores = jax.lax.map(score_chunk, (strided(hidden), strided(targets)))
-    log_prob, log_normalizer = (jnp.moveaxis(x, 0, 1).reshape(-1)[:M] for x in scores)
-    return log_prob, log_normalizer
+    return jnp.moveaxis(scores, 0, 1).reshape(-1)[:M]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,4 +159,3 @@ EDIT_WEIGHTS = {
     "style": 1,
     "background": 1,
 }
-KINDS_OF_EDIT = tuple(_EDIT)

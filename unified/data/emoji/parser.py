@@ -14,8 +14,7 @@ import functools
 
 import numpy as np
 
-from unified.data.emoji import icons, sprites
-from unified.data.emoji.scene import Scene, Thing, render
+from unified.data.emoji.scene import Scene, Thing
 from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
 
 CELLS = 8
@@ -180,21 +179,3 @@ def _explain(
     # Padding by half a window makes the corner of a window the centre of its thing.
     thing = dataclasses.replace(bank.things[template], x=int(start), y=int(top))
     return thing, quality
-
-
-def identify(pixels: np.ndarray, ids: tuple[str, ...], style: sprites.Style) -> str:
-    """Which of the concepts `ids`, drawn as an icon in `style`, a picture is nearest to."""
-    background, _ = background_of(pixels)
-    side = pixels.shape[0]
-    cell = side // 16
-    small = pixels.reshape(16, cell, 16, cell, 3).mean((1, 3)).ravel()
-    drawn = _icons(ids, style, background, side)
-    return ids[int(np.square(drawn - small).sum(1).argmin())]
-
-
-@functools.lru_cache(maxsize=16)
-def _icons(ids: tuple[str, ...], style: sprites.Style, background: str, side: int) -> np.ndarray:
-    cell = side // 16
-    pictures = (render(icons.draw(sprites.concepts()[i], style, background, side)) for i in ids)
-    small = [p.reshape(16, cell, 16, cell, 3).mean((1, 3)).ravel() for p in pictures]
-    return np.asarray(small, np.float32)
