@@ -9,7 +9,6 @@ Prints a table; writes `metrics.json`, `report.html` and pictures to `--output` 
 """
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"eval.py: error: {error}", file=sys.stderr)
         return 1
     folder = args.output or default_output(args.checkpoint)
-    values = importlib.import_module(config.recipe).evaluate(model, config, folder)
+    values = models.recipe_of(config).evaluate(model, config, folder)
     Console().print(report.table(values, f"evaluation of {args.checkpoint}"))
     print(f"wrote {folder}")
     return 0
@@ -60,8 +59,9 @@ def load(
     params, saved = models.read(checkpoint)
     if config_file:
         config = configs.load(config_file, overrides)
-        if "tokenizer" in saved:
-            config.tokenizer = saved["tokenizer"]
+        for field in ("tokenizer", "marks"):
+            if field in saved:
+                config[field] = saved[field]
     else:
         config = ConfigDict(saved)
         for text in overrides:

@@ -11,8 +11,10 @@ the end `release/` (weights for `unified` and `eval.py`) and `evaluation/`.
 import argparse
 import contextlib
 import dataclasses
-import importlib
+import functools
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,12 +25,14 @@ from ml_collections import ConfigDict
 
 from unified import sharding
 from unified.evaluation import report
+from unified.interop import model as models
 from unified.interop import release
 from unified.training import config as configs
 from unified.training import memory, processes, tree
 from unified.training.checkpoint import Checkpoints
 from unified.training.feed import Fed, Feed
-from unified.training.metrics import Journal, Monitor, NonFinite
+from unified.training.metrics import Journal, Monitor, NonFinite, Values
+from unified.training.nearest import nearest
 from unified.training.progress import Display
 from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
@@ -43,60 +47,128 @@ class Run:
     workdir: Path
     setup: Setup
     checkpoints: Checkpoints
+    batches: Iterator[Fed]
+    validate: Validation
     display: Display
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The state, the steps it has seen, and what the log had gathered since its last line."""
+
+    state: TrainState
+    step: int = 0
+    window: Any = None
+
+
 def main(argv: list[str] | None = None) -> int:
-    args, config = parse(sys.argv[1:] if argv is None else argv)
+    args, overrides = parse(sys.argv[1:] if argv is None else argv)
     memory.keep_freed_memory()
     if args.distributed:
         processes.join()
-    recipe = importlib.import_module(config.recipe)
-    mesh = sharding.make_mesh(config.mesh)
-    with (
-        jax.set_mesh(mesh),
-        Display(config.total_steps, config.loss_weights, show=processes.is_first()) as display,
-        Checkpoints(args.workdir / "checkpoints", **config.checkpoint) as checkpoints,
-    ):
-        setup = prepare(config, recipe, mesh)
-        run = Run(config, recipe, args.workdir, setup, checkpoints, display)
+    with contextlib.ExitStack() as stack:
         try:
-            state, stopped = train(run, *begin(run, fresh=args.resume == "never"))
+            run, start = begin(args, configs.load(args.config, overrides), stack)
+        except (OSError, ValueError) as error:
+            if sys.flags.dev_mode:
+                raise
+            print(f"train.py: error: {error}", file=sys.stderr)
+            return 2
+        try:
+            state, signal, validated = train(run, start)
         except NonFinite as error:
-            display.print(f"{error}. Nothing saved; the last good checkpoint: {checkpoints.newest}")
+            newest = run.checkpoints.newest
+            run.display.print(f"{error}. Nothing saved; the last good checkpoint: {newest}")
             return 1
-        if stopped:
-            display.print(f"{stopped}: saved {checkpoints.newest}; the same command goes on")
+        if signal:
+            run.display.print(f"{signal}: saved {run.checkpoints.newest}; the same command goes on")
         else:
-            finish(run, state)
+            finish(run, state, validated)
     return 0
 
 
 # Act 1: the state and the input, fresh or where the last run stopped.
 
 
-def begin(run: Run, *, fresh: bool) -> tuple[TrainState, int, dict[str, Any]]:
-    """The state, the steps it has seen, and what the host knew then."""
-    if fresh and run.checkpoints.latest is not None:
-        raise SystemExit(f"--resume=never, but {run.workdir} holds checkpoints; take another")
-    restored = run.checkpoints.restore(run.setup.abstract)
-    changes = configs.keep(run.config, run.workdir / "config.json", write=processes.is_first())
-    describe(run, restored.step if restored else 0, changes)
+def begin(
+    args: argparse.Namespace, config: ConfigDict, stack: contextlib.ExitStack
+) -> tuple[Run, Start]:
+    """Raises ValueError or OSError for a mistake, before anything is written or takes long."""
+    recipe = models.recipe_of(config)
+    mesh = sharding.make_mesh(config.mesh)
+    stack.enter_context(jax.set_mesh(mesh))
+    setup = prepare(config, recipe, mesh)
+    checkpoints = Checkpoints(args.workdir / "checkpoints", **config.checkpoint)
+    stack.enter_context(checkpoints)
+    if args.resume == "never" and checkpoints.latest is not None:
+        raise ValueError(f"--resume=never, but {args.workdir} holds checkpoints; take another")
+    restored = checkpoints.restore(setup.abstract)
+    step = restored.step if restored else 0
+    draw = functools.partial(draw_from, recipe, config, setup)
+    validate = Validation(
+        setup, functools.partial(draw, "validation"), seed=config.seed, **config.validation
+    )
+    inputs = draw("train")
     if restored:
-        return restored.state, restored.step, restored.host
-    return run.setup.init(run.config.seed, load(run)), 0, {}
+        inputs.set_state(merged(inputs, restored.host["inputs"]))
+    feed = Feed(inputs, setup.place, start=step, every=config.log_every)
+    first = next(stack.enter_context(feed))
+    check(config, setup, validate, first.arrays)
+    loaded = None if restored else load(config, setup)
+
+    display = Display(config.total_steps, config.loss_weights, show=processes.is_first())
+    stack.enter_context(display)
+    batches = itertools.chain([first], feed)
+    run = Run(config, recipe, args.workdir, setup, checkpoints, batches, validate, display)
+    describe(run, step, keep(run))
+    if restored:
+        return run, Start(restored.state, step, restored.host.get("window"))
+    return run, Start(setup.init(config.seed, loaded))
 
 
-def load(run: Run) -> Any:
+def draw_from(
+    recipe: ModuleType, config: ConfigDict, setup: Setup, split: str, task: str | None = None
+) -> Any:
+    """The input of a split; with several processes, this one's rows of it."""
+    rows = {"rows": setup.rows} if processes.are_several() else {}
+    return recipe.inputs(config, split, task, **rows)
+
+
+def merged(inputs: Any, states: list[Any]) -> Any:
+    """The place in the data, from those of the processes that saved it."""
+    return states[0] if len(states) == 1 else inputs.merge_states(states)
+
+
+def check(config: ConfigDict, setup: Setup, validate: Validation, batch: Any) -> None:
+    """Traces the step. Raises ValueError for what only the losses can tell of the config."""
+    jax.eval_shape(setup.train_step, setup.abstract, batch)
+    if best := config.checkpoint.best:
+        key = jax.random.key(config.seed)
+        losses = jax.eval_shape(setup.eval_step, setup.abstract.params, batch, key)
+        if best not in (known := validate.names(losses)):
+            raise ValueError(f"checkpoint.best: no metric {best!r}; {nearest(best, known)}")
+
+
+def load(config: ConfigDict, setup: Setup) -> Any:
     """Released weights at the paths of `config.load`, None at other parameters."""
-    params = run.setup.abstract.params
+    params = setup.abstract.params
     parts = jax.tree.map(lambda _: None, params)
-    for path, folder in run.config.load.items():
+    for path, folder in config.load.items():
         want = tree.subtree(params, path)
         found = release.merge(want, release.load(folder)[0], folder)
         placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, want)
         parts = tree.put_subtree(parts, path, placed)
     return parts
+
+
+def keep(run: Run) -> list[str]:
+    """Makes the folder of the run, which can be read from anywhere from now on; returns how the
+    config differs from the one that was there."""
+    if not processes.is_first():
+        return []
+    run.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+    models.keep_tokenizer(run.workdir, run.config)
+    return configs.keep(run.config, run.workdir / release.CONFIG)
 
 
 def describe(run: Run, start: int, changes: list[str]) -> None:
@@ -115,27 +187,23 @@ def describe(run: Run, start: int, changes: list[str]) -> None:
 # Act 2: step, log, evaluate, save.
 
 
-def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainState, str | None]:
-    """The state at the end, and the signal that ended the run early, if one did."""
-    config, setup, inputs = run.config, run.setup, draw(run, "train")
-    if host:
-        inputs.set_state(merged(inputs, host["inputs"]))
-    validate = validation(run)
+def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
+    """The state at the end, the signal that ended the run early, if one did, and validation."""
+    config, setup, validate, state = run.config, run.setup, run.validate, start.state
 
-    def report(step: int, values: dict[str, float]) -> None:
+    def report(step: int, values: Values) -> None:
         journal.write(step, values)
         run.display.line(step, values, at_most=stop.seconds_left)
 
-    monitor = Monitor(report, every=config.log_every, window=host.get("window"))
-    signal = None
+    monitor = Monitor(report, every=config.log_every, window=start.window)
+    signal, validated = None, {}
     with (
-        Journal(run.workdir, after=start, write=processes.is_first()) as journal,
+        Journal(run.workdir, after=start.step, write=processes.is_first()) as journal,
         Stop(config.max_minutes, check_every=config.log_every) as stop,
-        Feed(inputs, setup.place, start=start, every=config.log_every) as feed,
     ):
-        for step in range(start + 1, config.total_steps + 1):
+        for step in range(start.step + 1, config.total_steps + 1):
             with jax.transfer_guard("disallow"):
-                fed = next(feed)
+                fed = next(run.batches)
                 state, metrics = setup.train_step(state, fed.arrays)
                 monitor.follow(step, metrics, fed)
             run.display.advance(step, fed)
@@ -154,7 +222,7 @@ def train(run: Run, state: TrainState, start: int, host: dict) -> tuple[TrainSta
             if ending:
                 break
     run.checkpoints.wait()
-    return state, signal
+    return state, signal, validated
 
 
 def save(run: Run, step: int, state: TrainState, fed: Fed, monitor: Monitor, validated) -> None:
@@ -164,42 +232,28 @@ def save(run: Run, step: int, state: TrainState, fed: Fed, monitor: Monitor, val
     run.checkpoints.save(step, state, host, validated)
 
 
-def draw(run: Run, split: str, task: str | None = None) -> Any:
-    """The input of a split; with several processes, this one's rows of it."""
-    rows = {"rows": run.setup.rows} if processes.are_several() else {}
-    return run.recipe.inputs(run.config, split, task, **rows)
-
-
-def merged(inputs: Any, states: list[Any]) -> Any:
-    """The place in the data, from those of the processes that saved it."""
-    return states[0] if len(states) == 1 else inputs.merge_states(states)
-
-
-def validation(run: Run) -> Validation:
-    inputs = lambda task: draw(run, "validation", task)
-    return Validation(run.setup, inputs, seed=run.config.seed, **run.config.validation)
-
-
 # Act 3: what came of it.
 
 
-def finish(run: Run, state: TrainState) -> None:
+def finish(run: Run, state: TrainState, validated: Values) -> None:
     """Releases the (averaged) weights, evaluates them and prints the table."""
     params = processes.gather_params(averaged(state))
     if not processes.is_first():
         return
-    release.save(run.workdir / "release", params, run.config)
+    released = run.workdir / "release"
+    release.save(released, params, models.keep_tokenizer(released, run.config))
     run.display.close()
-    run.display.print(f"released {run.workdir / 'release'}; evaluating")
+    run.display.print(f"released {released}; evaluating")
     alone = sharding.make_mesh({}, jax.local_devices()[:1])  # the other processes take no part
     with jax.set_mesh(alone) if processes.are_several() else contextlib.nullcontext():
         model = nnx.merge(run.setup.task.model, params)
-        values = run.recipe.evaluate(model, run.config, run.workdir / "evaluation")
+        folder = run.workdir / "evaluation"
+        values = run.recipe.evaluate(model, run.config, folder, validated or None)
     run.display.print(report.table(values, f"evaluation after {int(state.step)} steps"))
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
-    """The program's own arguments, and the config with its overrides."""
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The program's own arguments, and the overrides of config fields."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -211,11 +265,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = parser.parse_known_args(argv)
     args.workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        return args, configs.load(args.config, overrides)
-    except ValueError as error:
-        parser.error(str(error))
+    return args, overrides
 
 
 if __name__ == "__main__":

@@ -60,6 +60,12 @@ def test_rows_of_a_task_stand_together_and_all_comes_last():
     ]
 
 
+def test_a_name_without_a_measure_is_of_all_where_others_have_one():
+    columns, rows = metric.rows({"validation/loss/caption": 1.0, "validation/loss": 2.0})
+    assert columns == ["validation"]
+    assert [(row.task, row.measure) for row in rows] == [("loss", "caption"), ("loss", "all")]
+
+
 def test_short_names_are_rows_of_one_column():
     columns, rows = metric.rows({"head_norm": 2.0, "caption/text": 1.0})
     assert columns == ["value"]

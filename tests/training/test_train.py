@@ -1,5 +1,6 @@
 """The program: killed, interrupted and resumed runs are one run; it stops for what it should."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 import train
+from unified.interop import model as models
 from unified.interop import release
+from unified.tokenizers.text import TextTokenizer
 from unified.training.metrics import read
 
 ROOT = Path(__file__).parents[2]
@@ -122,18 +125,25 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     first, second = tmp_path / "first", tmp_path / "second"
     limited = ("--config.total_steps=100000", "--config.max_minutes=0.01")
     validated = ("--config.validation.every=2", "--config.checkpoint.every=100000")
-    assert run(first, *limited, *validated, "--config.data.delay=0.1") == 0
+    mine = shutil.copy("unified/tokenizers/emoji_bpe.json", tmp_path / "mine.json")
+    own = ("--config.data.delay=0.1", f"--config.tokenizer={mine}")
+    assert run(first, *limited, *validated, *own) == 0
     said = capsys.readouterr().out
     assert "validation/loss" in said
     assert "head_norm" in said
-    assert (first / "evaluation" / "result.json").exists()
-    tasks = [line for line in read(first / "metrics.jsonl") if "validation/easy/text/first" in line]
-    assert tasks and tasks[0]["validation/loss"] == pytest.approx(
-        (tasks[0]["validation/easy/loss"] + tasks[0]["validation/hard/loss"]) / 2
+    lines = [line for line in read(first / "metrics.jsonl") if "validation/loss" in line]
+    last = {name: value for name, value in lines[-1].items() if name.startswith("validation/")}
+    assert last["validation/loss"] == pytest.approx(
+        (last["validation/loss/easy"] + last["validation/loss/hard"]) / 2
     )
+    result = json.loads((first / "evaluation/result.json").read_text())
+    assert last.items() <= result.items()  # not measured once more
 
-    params, config = release.load(first / "release")
+    Path(mine).unlink()
+    params, config = models.read(first / "release")
     assert config["total_steps"] == 100000
+    for folder in (first, first / "release"):  # each has all that it needs
+        assert TextTokenizer(models.read(folder)[1]["tokenizer"]).vocab_size == 1024
     release.save(first / "release-layers", params["layers"], config)
     load = f"--config.load={{'layers': '{first / 'release-layers'}'}}"
     still = ("--config.total_steps=1", "--config.freeze=layers", "--config.ema.decay=0.0")
@@ -143,16 +153,32 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     assert not np.array_equal(got["head"], params["head"])
 
 
-def test_mistakes_end_the_program_with_what_to_change(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run(tmp_path, "--config.optimizer.learning_rat=1")
-    assert "did you mean 'learning_rate'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="does not fit 8 devices"):
-        run(tmp_path, "--config.mesh.fsdp=3")
-    with pytest.raises(ValueError, match=r"mesh\.tensor=8 does not divide|= 6 rows do not divide"):
-        run(tmp_path, "--config.batch_size=6")
-    with pytest.raises(ValueError, match="no parameters at 'lyers': did you mean 'layers'"):
-        run(tmp_path, "--config.load={'lyers': 'x'}")
+BEST = ("--config.validation.every=4", "--config.checkpoint.best=validation/loss/esy")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config=configs/nope.py"], "configs/nope.py: no such Python file"),
+        (["--config.optimizer.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--config.recipe=no_such_recipe"], "No module named 'no_such_recipe'"),
+        (["--config.mesh.fsdp=3"], "does not fit 8 devices"),
+        (["--config.batch_size=6"], "= 6 rows do not divide"),
+        (["--config.freeze=lyers"], "freeze: 'lyers' matches no parameter"),
+        (["--config.load={'lyers': 'x'}"], "no parameters at 'lyers': did you mean 'layers'"),
+        (["--config.load={'layers': 'x'}"], "'x' is not a released model"),
+        (["--config.loss_weights={'txt': 1.0}"], "['txt'] not among the losses"),
+        (BEST, "'validation/loss/esy'; did you mean 'validation/loss/easy'"),
+    ],
+    ids=lambda value: value[-1].removeprefix("--config") if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_in_a_line_and_nothing_is_written(args, message, tmp_path, capfd):
+    assert run(tmp_path / "run", *args) == 2
+    said = capfd.readouterr()
+    assert said.err.startswith("train.py: error: ") and message in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.recipe = "tests.training.toy_recipe"
+    config.tokenizer = "unified/tokenizers/emoji_bpe.json"  # of no use to it, but kept beside it
     config.model = {"width": 16}
     config.data = {"poison": 0, "delay": 0.0}
     config.loss_weights = {"text": 1.0, "size": 0.01}

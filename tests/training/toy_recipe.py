@@ -110,8 +110,8 @@ def inputs(config, split: str, task: str | None = None, *, rows=None) -> Inputs:
     return Inputs(config["batch_size"], seeds[split, task], rows, **trouble)
 
 
-def evaluate(model: Toy, config, folder: Path) -> dict[str, float]:
+def evaluate(model: Toy, config, folder: Path, losses=None) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
-    norm = float(jnp.linalg.norm(model.head))
-    (folder / "result.json").write_text(json.dumps({"head_norm": norm}))
-    return {"head_norm": norm}
+    metrics = {"head_norm": float(jnp.linalg.norm(model.head)), **(losses or {})}
+    (folder / "result.json").write_text(json.dumps(metrics))
+    return metrics

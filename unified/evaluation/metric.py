@@ -83,8 +83,10 @@ class Row:
 def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
     """Columns and rows of a table: tasks in the order of their first appearance, `all` at the end.
 
-    Names of fewer than three parts are `task/measure` or `measure`, in a column `value`.
+    Names of fewer than three parts are `task/measure` or `measure`, in a column `value`; but where
+    others have three, `group/task` is `group/task/all`.
     """
+    groups = {key.split("/")[0] for key in metrics if key.count("/") > 1}
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     columns: dict[str, None] = {}
     for key, value in metrics.items():
@@ -92,6 +94,8 @@ def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
         if what not in BESIDE:  # a dot of the name itself, as in `t0.25-0.50`
             name, what = key, "value"
         parts = name.split("/", 2)
+        if len(parts) == 2 and parts[0] in groups:
+            parts.append("all")
         column, task, measure = parts if len(parts) == 3 else ("value", *["", *parts][-2:])
         columns.setdefault(column)
         cell = cells.setdefault((task, measure), {}).setdefault(column, {})

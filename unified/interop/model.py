@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from etils import epath
 from flax import nnx
 
 from unified.interop import release, run
 from unified.interop.release import Params, PathLike
 
 DEFAULT = "unified/checkpoints/emoji"
-TOKENIZER = "tokenizer.json"  # in a release
+TOKENIZER = "tokenizer.json"  # in a release, and in a run
 
 
 def read(path: PathLike = DEFAULT) -> tuple[Params, dict[str, Any]]:
@@ -25,6 +26,21 @@ def read(path: PathLike = DEFAULT) -> tuple[Params, dict[str, Any]]:
     if (folder / TOKENIZER).exists():
         config["tokenizer"] = os.fspath(folder / TOKENIZER)
     return params, config
+
+
+def keep_tokenizer(folder: PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies the tokenizer of `config`, if it has one, to `folder`; the config that says so.
+
+    `read` finds it there wherever the folder is moved to, and whatever becomes of the original.
+    """
+    if "tokenizer" not in config:
+        return dict(config)
+    file = release.resolve(config["tokenizer"])
+    content = (file / TOKENIZER if file.is_dir() else file).read_bytes()
+    place = epath.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / TOKENIZER).write_bytes(content)
+    return {**config, "tokenizer": TOKENIZER}
 
 
 def recipe_of(config: Mapping[str, Any]) -> ModuleType:

@@ -31,7 +31,8 @@ class Restored:
 class Checkpoints:
     """Reads and writes `folder`; the newest `keep` are kept, and the best.
 
-    `best` names the metric (of validation) that is lowest there. `every` is the caller's.
+    `best` names the metric (of validation) that is lowest there. `every` is the caller's, who also
+    makes the folder, before the first save.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "", every: int = 1):
@@ -48,6 +49,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
+            create=False,
             **tracked,
         )
         self.folder, self._best = Path(folder).absolute(), best

@@ -101,8 +101,7 @@ def make_eval_step(task: Task):
 
 def weigh(losses: Losses, weights: Mapping[str, float], totals: Mapping[str, Any]) -> Any:
     """`sum_i weight_i * sum_i / total_i`; a loss without a token (total 0) adds nothing."""
-    missing = sorted(set(weights) - set(losses)) + sorted(set(weights) - set(totals))
-    if missing:
+    if missing := sorted(weights.keys() - (losses.keys() & totals.keys())):
         raise ValueError(f"loss_weights: {missing} not among the losses {sorted(losses)}")
     mean = lambda total, count: total / jnp.where(count > 0, count, 1)
     return sum(weights[name] * mean(losses[name][0], totals[name]) for name in weights)

@@ -1,7 +1,7 @@
 """Losses on data kept from training, per task, on the same batches and noise each time."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,22 +35,26 @@ class Validation:
         """After every so many steps (0: never) and at the end."""
         return self._every > 0 and (ending or step % self._every == 0)
 
+    def names(self, losses: Collection[str]) -> list[str]:
+        """Of the metrics that there may be, from those of the losses."""
+        each = [_name(task, loss) for task in self._inputs for loss in (*losses, "")]
+        return [*each, _name(None)]
+
     def __call__(self, params: Tree) -> Values:
-        """`validation/task/loss-name` of every loss and task, and `validation/loss`, their mean."""
+        """By name: every loss of every task, what the weighted losses of a task add up to, and the
+        mean of that over tasks, `validation/loss`."""
         if self._held is None:
             take = lambda inputs: list(itertools.islice(inputs, self._batches))
             self._held = {task: take(inputs) for task, inputs in self._inputs.items()}
         values: Values = {}
         for task, batches in self._held.items():
             means = self._losses(params, batches, jax.random.key(self._seed)).means()
-            prefix = f"validation/{task}" if task else "validation"
             weights = self._setup.task.weights
             objective = sum(weights[name] * means[name] for name in weights if name in means)
-            values |= {f"{prefix}/{name}": value for name, value in means.items()}
-            values[f"{prefix}/loss"] = objective
-        if None not in self._held:
-            objectives = [values[f"validation/{task}/loss"] for task in self._held]
-            values["validation/loss"] = sum(objectives) / len(objectives)
+            values |= {_name(task, name): value for name, value in means.items()}
+            values[_name(task)] = objective
+        objectives = [values[_name(task)] for task in self._held]
+        values[_name(None)] = sum(objectives) / len(objectives)
         return values
 
     def _losses(self, params: Tree, batches: Sequence[Any], key: jax.Array) -> Window:
@@ -60,3 +64,8 @@ class Validation:
             losses = self._setup.eval_step(params, arrays, jax.random.fold_in(key, index))
             window.add(jax.device_get(losses))
         return window
+
+
+def _name(task: str | None, loss: str = "") -> str:
+    """`validation/loss/task/name-of-loss`, without the parts that there are not."""
+    return "/".join(filter(None, ("validation/loss", task, loss)))
