@@ -36,6 +36,7 @@ def test_fields_that_the_file_leaves_out_have_defaults():
         ("load={'head':'a/b'}", ConfigDict({"head": "a/b"})),
         ("model.width=32", 32),
         ("remat=[[0, 4]]", [[0, 4]]),  # a name may give way to a list
+        ("loss_weights={'text': 2}", ConfigDict({"text": 2})),  # not "size" as well
     ],
 )
 def test_override_sets_a_field_in_its_own_type(text, value):
@@ -49,6 +50,27 @@ def test_override_sets_a_field_in_its_own_type(text, value):
 def test_options_of_another_optimizer_become_fields():
     config = toy("optimizer.b1=0.8", "optimizer.name=lion")
     assert (config.optimizer.b1, "eps" in config.optimizer) == (0.8, False)
+
+
+@pytest.mark.parametrize("text", ["optimizer.name=sgd", "optimizer={'name': 'sgd'}"])
+def test_options_of_the_optimizer_that_is_left_go_with_it(text, caplog):
+    config = toy(text, "optimizer.momentum=0.9")
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("sgd", 1e-2)
+    assert not {"b2", "weight_decay"} & set(config.optimizer)
+    assert "config.optimizer.b2 is no option of sgd" in caplog.text
+
+
+def test_a_dict_sets_the_fields_that_it_names():
+    config = toy("validation={'every': 10, 'tasks': 'easy'}", "checkpoint.every=10")
+    assert config.validation.to_dict() == {"every": 10, "batches": 2, "tasks": ("easy",)}
+
+
+def test_lists_and_names_give_way_to_one_another():
+    file = "configs/emoji_h.py"
+    assert load(file).model.backbone.joint == ((1, 5),)
+    assert load(file, ["--config.model.backbone.joint=all"]).model.backbone.joint == "all"
+    ranges = load("configs/emoji.py", ["--config.model.backbone.joint=((0,2),)"])
+    assert ranges.model.backbone.joint == ((0, 2),)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +93,8 @@ def test_options_of_another_optimizer_become_fields():
         ("validation.every=0", "checkpoint.best needs validation"),
         ("validation.batches=0", "validation.batches must be at least 1"),
         ("loss_weights={}", "loss_weights is empty"),
+        ("validation={'evry': 2}", "'evry' of config.validation; did you mean 'every'"),
+        ("optimizer={'b2': 'x'}", "config.optimizer.b2='x': expected float"),
     ],
 )
 def test_mistakes_say_what_to_change(text, message):
@@ -104,8 +128,12 @@ def test_argument_after_a_colon_goes_to_get_config(tmp_path):
     file.write_text(text.replace('{"width": 16}', '{"width": int(width)}'))
     assert load(str(file)).model.width == 8
     assert load(f"{file}:24").model.width == 24
+    with pytest.raises(ValueError, match=f"{TOY}:8: too many positional arguments of get_config"):
+        load(f"{TOY}:8")
     with pytest.raises(ValueError, match="no such Python file"):
         load(str(tmp_path / "other.py"))
+    with pytest.raises(ValueError, match=r"has no get_config\(\)"):
+        load("unified/sequence.py")
     with pytest.raises(ValueError, match="unknown argument 'hello'"):
         load(TOY, ["hello"])
 

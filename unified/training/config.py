@@ -8,7 +8,9 @@ Fields that training does not know (`model`, `data`, ...) are the recipe's, whic
 import ast
 import difflib
 import importlib.util
+import inspect
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from unified.training.nearest import nearest
 from unified.training.optimizer import options
 
 REQUIRED = ("recipe", "batch_size", "total_steps", "loss_weights")
+MAPS = (("load",), ("loss_weights",))  # their names are the user's: a dict takes their place
 
 
 def defaults() -> ConfigDict:
@@ -57,27 +60,42 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Overrides read `--config.a.b=value`, the value a Python literal or else a string. Raises
     ValueError for an unknown field, naming the nearest, and for a value of another type.
     """
+    config = complete(read(path), optimizer_of(overrides))
+    for text in overrides:
+        override(config, text)
+    return check(config)
+
+
+def read(path: str) -> ConfigDict:
+    """What `get_config` of a file returns, given what follows a colon. Raises ValueError."""
     file, _, argument = path.partition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise ValueError(f"--config {file}: no such Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(*([argument] if argument else []))
-    config = complete(config, _value_of("--config.optimizer.name", overrides))
-    for text in overrides:
-        override(config, text)
-    return check(config)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise ValueError(f"--config {file}: it has no get_config()")
+    arguments = [argument] if argument else []
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"--config {path}: {error} of get_config, which takes what follows a colon"
+        ) from None
+    return get_config(*arguments)
 
 
 def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
     """`config` with the training fields that it lacks. Raises ValueError for misspelt ones.
 
-    The options of the optimizer (`optimizer`, or the config's) are fields as well.
+    The options of the optimizer (`optimizer`, or the config's) are fields as well; options that
+    the config gives to its own go where another takes its place.
     """
     base = defaults()
-    named = config.get("optimizer", base.optimizer).get("name", base.optimizer.name)
-    base.optimizer.update(options(optimizer or named))
+    own = config.get("optimizer", base.optimizer).get("name", base.optimizer.name)
+    base.optimizer.update(options(optimizer or own))
     known = [*REQUIRED, *base]
     for field in config:
         close = difflib.get_close_matches(field, known, 1, 0.8)
@@ -89,7 +107,11 @@ def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
     with config.unlocked():
         for field, value in base.items():
             if isinstance(value, ConfigDict) and value:
-                given = config.get(field, ConfigDict())
+                given = config.get(field, ConfigDict()).to_dict()
+                if field == "optimizer":
+                    for key in given.keys() & (options(own).keys() - value.keys()):
+                        logging.warning("config.optimizer.%s is no option of %s", key, optimizer)
+                        del given[key]
                 for key in given:
                     if key not in value:
                         raise ValueError(f"unknown config.{field}.{key}; {nearest(key, value)}")
@@ -100,41 +122,65 @@ def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
     return config
 
 
-def _value_of(field: str, overrides: Sequence[str]) -> str | None:
-    values = [text.partition("=")[2] for text in overrides if text.startswith(field + "=")]
-    return values[-1] if values else None
+def optimizer_of(overrides: Sequence[str]) -> str | None:
+    """The name that overrides give to the optimizer, if they do."""
+    names: list[str | None] = [None]
+    for path, value in map(_parse, overrides):
+        if path == ("optimizer", "name"):
+            names.append(str(value))
+        elif path == ("optimizer",) and isinstance(value, dict) and "name" in value:
+            names.append(str(value["name"]))
+    return names[-1]
 
 
 def override(config: ConfigDict, text: str) -> None:
-    """Sets one field from `--config.a.b=value`."""
+    """Sets one field from `--config.a.b=value`, or several, if the value is a dict."""
+    _set(config, *_parse(text))
+
+
+def _parse(text: str) -> tuple[tuple[str, ...], Any]:
+    """The names on the way to a field, and its value."""
     path, equals, literal = text.partition("=")
     if not path.startswith("--config.") or not equals:
         raise ValueError(f"unknown argument {text!r}; a field is set by --config.a.b=value")
-    *parents, last = path.removeprefix("--config.").split(".")
-    for at, key in enumerate([*parents, last]):
-        if not isinstance(config, ConfigDict) or key not in config:
-            fields = config if isinstance(config, ConfigDict) else ()
-            where = ".".join(["config", *parents[:at]])
-            raise ValueError(f"unknown field {key!r} of {where}; {nearest(key, fields)}")
-        if at < len(parents):
-            config = config[key]
     try:
         value = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         value = {"true": True, "false": False, "none": None}.get(literal.lower(), literal)
-    with config.ignore_type():
-        config[last] = _as(config[last], value, path)
+    return tuple(path.removeprefix("--config.").split(".")), value
+
+
+def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
+    """Fields that a dict does not name stay, but for those of `MAPS`."""
+    parent: Any = config
+    for at, key in enumerate(path):
+        if not isinstance(parent, ConfigDict) or key not in parent:
+            fields = parent if isinstance(parent, ConfigDict) else ()
+            where = ".".join(["config", *path[:at]])
+            raise ValueError(f"unknown field {key!r} of {where}; {nearest(key, fields)}")
+        if at < len(path) - 1:
+            parent = parent[key]
+    old = parent[path[-1]]
+    if isinstance(old, ConfigDict) and isinstance(value, dict) and old and path not in MAPS:
+        for key, part in value.items():
+            _set(config, (*path, str(key)), part)
+        return
+    with parent.ignore_type():
+        parent[path[-1]] = _as(old, value, f"--config.{'.'.join(path)}")
 
 
 def _as(old: Any, new: Any, path: str) -> Any:
-    """`new` in the type of `old`: whole numbers serve as floats, one value as a tuple.
+    """`new` in the type of `old`: whole numbers serve as floats, one value as a tuple of such.
 
-    A name may give way to a list (`joint="all"` to ranges of layers).
+    A name may give way to a list and a list to a name (`joint="all"`, or ranges of layers).
     """
     if isinstance(old, ConfigDict) and isinstance(new, dict):
         return ConfigDict(new)
     if isinstance(old, tuple | list):
-        return type(old)(new if isinstance(new, tuple | list) else (new,))
+        if isinstance(new, tuple | list):
+            return type(old)(new)
+        is_name = isinstance(new, str) and bool(old) and not isinstance(old[0], str)
+        return new if is_name else type(old)((new,))
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
     named = isinstance(old, str) and isinstance(new, tuple | list)
@@ -171,13 +217,12 @@ def check(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def keep(config: ConfigDict, path: Path, *, write: bool = True) -> list[str]:
+def keep(config: ConfigDict, path: Path) -> list[str]:
     """Writes the config as JSON; returns how it differs from the one that was there."""
     text = config.to_json_best_effort(indent=1)
     old = _flat(json.loads(path.read_text())) if path.exists() else None
     new = _flat(json.loads(text))
-    if write:
-        path.write_text(text + "\n")
+    path.write_text(text + "\n")
     if old is None:
         return []
     fields = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
