@@ -18,6 +18,12 @@ def get_config() -> ConfigDict:
     config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}
 
     config.tokenizer = "unified/tokenizers/emoji_bpe.json"
+    config.marks = {  # the tokens that only the packer writes
+        "begin_text": "<|im_start|>",
+        "end_text": "<|im_end|>",
+        "begin_image": "<|vision_start|>",
+        "end_image": "<|vision_end|>",
+    }
     config.layout = {
         "image_position": "shared",  # one RoPE position a picture
         "lanes": {

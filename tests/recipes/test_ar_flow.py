@@ -1,6 +1,8 @@
 """The family of autoregressive text and flow pictures: losses, and what their gradients reach."""
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +156,16 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path):
+    """Measuring would need a real model and data; the benchmark says what it was told."""
+    benchmark = types.SimpleNamespace(run=lambda model, folder, extra, **options: extra)
+    monkeypatch.setitem(sys.modules, "no_benchmark", benchmark)
+    monkeypatch.setattr(ar_flow.recipe, "Assistant", lambda *args: None)
+    losses = {"validation/loss": 2.0}
+    config = {"benchmark": {"module": "no_benchmark"}}
+    assert ar_flow.evaluate(None, config, tmp_path, losses) == losses
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -166,10 +178,18 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
         (lambda c: c.layout.lanes.__delitem__("vit"), r"PatchLanes .* needs at least one"),
         (lambda c: c.model.update(vocab_size=100), "vocab_size=100 is less than the 1024 tokens"),
         (lambda c: c.drawing.update(steps=1), "config.drawing: need at least 2 steps"),
+        (lambda c: c.drawing.update(step=9), r"config.drawing: unknown \['step'\]; there are"),
+        (lambda c: c.model.backbone.update(layers=1), r"config.model.backbone: unknown \['layers"),
+        (lambda c: c.model.__delitem__("vocab_size"), r"config.model lacks \['vocab_size'\]"),
+        (lambda c: c.model.backbone.streams.gen.update(embed_dim=18), "embed_dim=18: places need"),
+        (lambda c: c.update(remat="none"), "unknown remat policy 'none'; choose one of"),
+        (lambda c: c.update(compute_dtype="float99"), "compute_dtype='float99': choose one of"),
+        (lambda c: c.marks.update(end_text="</s>"), "no token '</s>' for end_text"),
     ],
 )
 def test_impossible_numbers_are_refused(change, message):
     config = small()
-    change(config)
+    with config.unlocked():
+        change(config)
     with pytest.raises(ValueError, match=message):
         ar_flow.parse(config)

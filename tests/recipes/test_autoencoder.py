@@ -35,6 +35,17 @@ def test_input_resumes_exactly(config):
     other.close()
 
 
+def test_processes_share_the_rows_of_a_batch(config):
+    want = recipe.inputs(config, "train")
+    parts = [recipe.inputs(config, "train", rows=[row]) for row in range(2)]
+    pixels = lambda inputs: next(inputs).lanes["vae"].pixels
+    np.testing.assert_array_equal(np.concatenate([pixels(part) for part in parts]), pixels(want))
+    for inputs in (want, *parts):
+        inputs.close()
+    with pytest.raises(ValueError, match=r"no source 'emojis' in config.data.train: \['emoji'\]"):
+        recipe.inputs(config, "train", "emojis")
+
+
 class Two:
     """Examples of two pictures; every third has none."""
 

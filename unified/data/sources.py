@@ -118,6 +118,21 @@ def open_source(spec: Mapping[str, Any]) -> Source:
     return source
 
 
+def open_split(
+    data: Mapping[str, Any], split: str, task: str | None = None
+) -> tuple[list[Source], list[float]]:
+    """The sources of `data[split]`, or the one named `task`, and their weights in the mixture.
+
+    Raises ValueError for a name that there is not, and as `open_source` does.
+    """
+    specs = {name: dict(spec) for name, spec in data[split].items()}
+    if task is not None and task not in specs:
+        raise ValueError(f"no source {task!r} in config.data.{split}: {sorted(specs)}")
+    chosen = [specs[name] for name in (specs if task is None else [task])]
+    weights = [float(spec.pop("weight", 1.0)) for spec in chosen]
+    return [open_source(spec) for spec in chosen], weights
+
+
 def find_files(path: str | Path | Sequence[str], suffixes: Sequence[str]) -> list[Path]:
     """Files of a folder (all levels), a glob, a file or a list of these, sorted.
 

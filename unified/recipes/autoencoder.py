@@ -8,7 +8,7 @@ an example with several pictures, one is taken.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from unified.data.image import fit_latent
 from unified.data.pipeline import Pipeline
-from unified.data.sources import BadRecord, Source, open_source
+from unified.data.sources import BadRecord, Source, open_source, open_split
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
@@ -128,20 +128,27 @@ def lane(config: Mapping[str, Any]) -> LatentLane:
     return LatentLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
 
 
-def inputs(config: Mapping[str, Any], split: str, task: str | None = None) -> Pipeline:
-    """Batches of `config.data[split]`: its sources by name, or the one named `task`."""
+def inputs(
+    config: Mapping[str, Any],
+    split: str,
+    task: str | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+) -> Pipeline:
+    """Batches of `config.data[split]`: its sources by name, or the one named `task`.
+
+    `rows`: those that this process makes of the global batch (default: all).
+    """
     data = config["data"]
-    sources = {name: dict(spec) for name, spec in data[split].items()}
-    if task is not None:
-        sources = {task: sources[task]}
-    weights = [spec.pop("weight", 1.0) for spec in sources.values()]
+    sources, weights = open_split(data, split, task)
     marks = TextLane("text", "und", "text", budget=2)  # the picture's begin and end
     return Pipeline(
-        [OnePicture(open_source(spec)) for spec in sources.values()],
+        [OnePicture(source) for source in sources],
         Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3),
         encode=lambda text: (),
         weights=weights,
         batch_size=config["batch_size"],
+        rows=rows,
         seed=config["seed"],
         lookahead=1,
         threads=data["threads"],
@@ -167,14 +174,21 @@ def take(
 # Evaluation.
 
 
-def evaluate(model: Autoencoder, config: Mapping[str, Any], folder: str | Path) -> metric.Metrics:
+def evaluate(
+    model: Autoencoder,
+    config: Mapping[str, Any],
+    folder: str | Path,
+    losses: Mapping[str, float] | None = None,
+) -> metric.Metrics:
     """PSNR and SSIM of `config.data.evaluation`, each source alone and all together, from the mean
     of the posterior; the same after noise on normalised latents; statistics of the latents.
+
+    `losses` of validation, where they are known, are reported with the others.
     """
     model = normalised(model, **statistics(model, config))
     n = config["data"]["examples"]
     groups = {k: take(config, spec, n) for k, spec in config["data"]["evaluation"].items()}
-    metrics: metric.Metrics = {}
+    metrics: metric.Metrics = dict(losses or {})
     sections, again = [], {}
     for name, pictures in groups.items():
         again[name] = reconstruct(model, pictures)

@@ -2,22 +2,28 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from unified.backbone import BackboneConfig
 from unified.generation.drawing import Drawing
 from unified.interop import release
+from unified.nn.stack import remat_policy
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
 from unified.tokenizers.autoencoder import AutoencoderConfig
 from unified.tokenizers.text import TextTokenizer
 from unified.tokenizers.vision import VisionConfig
 
 LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
+PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
+DTYPES = ("float32", "bfloat16", "float16")
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class ARFlowConfig:
-    """`chunk`: rows of logits that exist at a time; `dtype`: of activations (weights: float32).
+    """`logits_chunk`: rows of logits that exist at a time; `dtype`: of activations (weights:
+    float32); `remat`: as of `nn.stack.scan`.
 
     `vision` encodes what patch lanes hold; None if there is none. `sample_latents`: learn samples
     of the autoencoder's posterior (as BAGEL does), not its mean.
@@ -25,16 +31,19 @@ class ARFlowConfig:
 
     layout: Layout
     backbone: BackboneConfig
-    vision: VisionConfig | None
     autoencoder: AutoencoderConfig
     vocab_size: int
+    vision: VisionConfig | None = None
     timestep_shift: float = 1.0
     sample_latents: bool = False
-    chunk: int = 4096
+    logits_chunk: int = 4096
     remat: str = "nothing_saveable"
     dtype: str = "float32"
 
     def __post_init__(self):
+        remat_policy(self.remat)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"compute_dtype={self.dtype!r}: choose one of {DTYPES}")
         for lane in self.layout.lanes:
             if lane.stream not in self.backbone.streams:
                 raise ValueError(
@@ -50,7 +59,8 @@ class ARFlowConfig:
                 check_patches(lane, self.vision)
         patches = (PatchLane,) if self.vision else ()
         for kind in (TextLane, LatentLane, *patches):
-            self.width(kind)
+            if (width := self.width(kind)) % 4:
+                raise ValueError(f"embed_dim={width}: places need 4 sinusoids, or a multiple of 4")
 
     @property
     def latent_patch(self) -> int:
@@ -99,39 +109,48 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     Raises ValueError where its numbers do not fit together, those of `drawing` too, which are not
     needed before the end of a run.
     """
-    model = config["model"]
     drawing(config)
-    if (needed := tokenizer(config).vocab_size) > model["vocab_size"]:
+    model = dict(config["model"])
+    for name, kind in PARTS.items():
+        if fields := model.get(name):
+            model[name] = fill(kind, fields, f"model.{name}")
+    model |= {"layout": layout(config), "remat": config["remat"], "dtype": config["compute_dtype"]}
+    made = fill(ARFlowConfig, model, "model")
+    if (needed := tokenizer(config).vocab_size) > made.vocab_size:
         raise ValueError(
-            f"config.model.vocab_size={model['vocab_size']} is less than the {needed} tokens of "
+            f"config.model.vocab_size={made.vocab_size} is less than the {needed} tokens of "
             f"{config['tokenizer']}: raise it"
         )
-    return ARFlowConfig(
-        layout=layout(config),
-        backbone=BackboneConfig(**model["backbone"]),
-        vision=VisionConfig(**model["vision"]) if model.get("vision") else None,
-        autoencoder=AutoencoderConfig(**model["autoencoder"]),
-        vocab_size=model["vocab_size"],
-        timestep_shift=model["timestep_shift"],
-        sample_latents=model["sample_latents"],
-        chunk=model["logits_chunk"],
-        remat=config["remat"],
-        dtype=config["compute_dtype"],
-    )
+    return made
+
+
+def fill(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
+    """A dataclass of the fields of `config.<where>`. Raises ValueError, saying what is wrong."""
+    known = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [field.name for field in known]
+    needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
+    if unknown := sorted(set(fields) - set(names)):
+        raise ValueError(f"config.{where}: unknown {unknown}; there are {names}")
+    if missing := sorted(set(needed) - set(fields)):
+        raise ValueError(f"config.{where} lacks {missing}")
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config.{where}: {error}") from error
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """Lanes and budgets, with the ids of the tokenizer's marks."""
     marks = tokenizer(config)
     spec = config["layout"]
-    lanes = []
+    lanes: list[Any] = []
     for name, fields in spec["lanes"].items():
         fields = dict(fields)
         kind = fields.pop("kind")
         if kind not in LANES:
             raise ValueError(f"lane {name!r}: unknown kind {kind!r}; choose one of {sorted(LANES)}")
         fields["tasks"] = tuple(fields.get("tasks", ()))
-        lanes.append(LANES[kind](name=name, **fields))
+        lanes.append(fill(LANES[kind], {"name": name, **fields}, f"layout.lanes.{name}"))
     return Layout(
         tuple(lanes),
         begin_text=marks.begin_text,
@@ -145,16 +164,9 @@ def layout(config: Mapping[str, Any]) -> Layout:
 
 def drawing(config: Mapping[str, Any]) -> Drawing:
     """How the model draws, unless told otherwise."""
-    fields = dict(config.get("drawing", {}))
-    known = [field.name for field in dataclasses.fields(Drawing)]
-    if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(f"config.drawing: unknown {unknown}; there are {known}")
-    try:
-        return Drawing(**fields)
-    except ValueError as error:
-        raise ValueError(f"config.drawing: {error}") from None
+    return fill(Drawing, config.get("drawing", {}), "drawing")
 
 
 def tokenizer(config: Mapping[str, Any]) -> TextTokenizer:
-    """The text tokenizer of a run: a path, or a place in this package."""
-    return TextTokenizer(release.resolve(config["tokenizer"]))
+    """The text tokenizer of a run: a path, or a place in this package, and its marks."""
+    return TextTokenizer(release.resolve(config["tokenizer"]), config.get("marks"))

@@ -13,8 +13,8 @@ from einops import rearrange
 from flax import nnx
 
 from unified.data.pipeline import Pipeline
-from unified.data.sources import open_source
-from unified.evaluation.loss import losses
+from unified.data.sources import open_split
+from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
 from unified.processes import autoregressive, rectified_flow
 from unified.recipes.ar_flow.config import layout, parse, tokenizer
@@ -69,7 +69,9 @@ def text_loss(model: ARFlow, hidden: jax.Array, lane: TextTokens) -> Sums:
     flat = rearrange(hidden, "B m D -> (B m) D")
     target, weight = lane.loss_target.ravel(), lane.loss_weight.ravel()
     return {
-        "text": autoregressive.loss(model.language, flat, target, weight, chunk=model.cfg.chunk)
+        "text": autoregressive.loss(
+            model.language, flat, target, weight, chunk=model.cfg.logits_chunk
+        )
     }
 
 
@@ -104,14 +106,9 @@ def inputs(
     `rows`: those that this process makes of the global batch (default: all).
     """
     data = config["data"]
-    sources = {name: dict(spec) for name, spec in data[split].items()}
-    if task is not None:
-        if task not in sources:
-            raise ValueError(f"no source {task!r} in config.data.{split}: {sorted(sources)}")
-        sources = {task: sources[task]}
-    weights = [spec.pop("weight", 1.0) for spec in sources.values()]
+    sources, weights = open_split(data, split, task)
     return Pipeline(
-        [open_source(spec) for spec in sources.values()],
+        sources,
         layout(config),
         tokenizer(config).encode,
         weights=weights,
@@ -126,14 +123,19 @@ def inputs(
     )
 
 
-def evaluate(model: ARFlow, config: Mapping[str, Any], folder: str | Path) -> dict[str, float]:
+def evaluate(
+    model: ARFlow,
+    config: Mapping[str, Any],
+    folder: str | Path,
+    losses: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Runs the benchmark that the config names, which writes its pictures and tables to `folder`.
 
-    Validation losses, by task and flow time, are among the metrics.
+    Validation losses, by task and flow time, are among the metrics: `losses`, where they are known.
     """
     options = dict(config["benchmark"])
     benchmark = importlib.import_module(options.pop("module"))
-    extra = validation_losses(model, config)
+    extra = losses or validation_losses(model, config)
     return benchmark.run(Assistant(model, config), Path(folder), extra=extra, **options)
 
 
@@ -148,4 +150,4 @@ def validation_losses(model: ARFlow, config: Mapping[str, Any]) -> dict[str, flo
             pipeline = inputs(config, "validation", task)
             stack.callback(pipeline.close)
             batches[task] = itertools.islice(pipeline, num)
-        return losses(lambda *args: step(params, *args), batches, jax.random.key(0))
+        return evaluation_loss.losses(lambda *args: step(params, *args), batches, jax.random.key(0))
