@@ -6,22 +6,26 @@ The folder holds pictures and a `.jsonl` file, one record a line:
     {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image> what is it?"},
                                          {"from": "gpt", "value": "a cat"}]}    answers
 
+A twentieth of the records, the first ones and one at least, is held out for validation.
+
 Other formats: "parquet", "webdataset", "array_record", "tfds" (see `unified/data/record.py`).
 """
 
 from configs import emoji
 
+HELD_OUT = 0.05  # of the records
 
-def get_config(path: str = ""):
+
+def get_config(path: str):
     config = emoji.get_config()
     source = {"format": "jsonl", "path": path}
-    config.data.train = {"folder": {**source, "rows": (16, None)}}
-    config.data.validation = {"folder": {**source, "rows": (0, 16)}}  # the first 16 records
+    config.data.train = {"folder": {**source, "rows": (HELD_OUT, None)}}
+    config.data.validation = {"folder": {**source, "rows": (0, HELD_OUT)}}
     config.validation.tasks = ("folder",)
     with config.ignore_type():
         config.benchmark = {
             "module": "unified.evaluation.samples",
-            "sources": {"folder": {**source, "rows": (0, 16)}},
+            "sources": {"folder": {**source, "rows": (0, HELD_OUT)}},
         }
     lanes = config.layout.lanes
     lanes.text.update({"budget": 256, "losses": 192})

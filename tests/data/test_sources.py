@@ -15,8 +15,9 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from unified.data.sources import BadRecord, open_source
+from unified.data.sources import BadRecord, open_source, open_split
 from unified.sequence import Example
+from unified.training import config as configs
 
 
 def png(value, size=(6, 4)):
@@ -174,6 +175,17 @@ def test_tfds_without_tensorflow(tmp_path):
     assert source[0].origin == f"{builder.data_path}/train:0"
 
 
+@pytest.mark.parametrize(("n", "held_out"), [(2, 1), (20, 1), (21, 2), (100, 5)])
+def test_a_folder_of_any_size_is_parted_into_training_and_validation(tmp_path, n, held_out):
+    lines = [json.dumps({"text": str(i)}) for i in range(n)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    data = configs.load(f"configs/folder.py:{tmp_path}").data
+    [train], [validation] = (open_split(data, split)[0] for split in ("train", "validation"))
+    origins = lambda source: [source[i].origin for i in range(len(source))]
+    assert len(validation) == held_out
+    assert origins(validation) + origins(train) == [f"{tmp_path}/a.jsonl:{i + 1}" for i in range(n)]
+
+
 def test_a_source_by_import_path_and_refusals(tmp_path):
     emoji = {"format": "unified.data.emoji.tasks:EmojiSource", "split": "validation", "length": 3}
     assert len(open_source(emoji)) == 3
@@ -182,8 +194,9 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(ValueError, match=r"source 'jsonl': .*'colour'"):
         open_source({"format": "jsonl", "path": str(tmp_path), "colour": 1})
-    with pytest.raises(ValueError, match="no records"):
-        open_source({"format": "jsonl", "path": str(tmp_path), "rows": [5, None]})
+    message = r"no records; of the 1 in the files, rows=\[0.05, None\] leaves none"
+    with pytest.raises(ValueError, match=message):
+        open_source({"format": "jsonl", "path": str(tmp_path), "rows": [0.05, None]})
     with pytest.raises(FileNotFoundError, match=r"no \.tar files"):
         open_source({"format": "webdataset", "path": str(tmp_path)})
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")

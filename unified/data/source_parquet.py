@@ -38,9 +38,8 @@ class ParquetSource(RecordSource):
     @property
     def group_sizes(self) -> list[int]:
         """Examples of each row group, in the order of the source."""
-        rows = range(self.num_records)[self.rows]
-        ends = np.clip(self._ends, rows.start, rows.stop)
-        sizes = np.diff(ends, prepend=rows.start)
+        ends = np.clip(self._ends, self.kept.start, self.kept.stop)
+        sizes = np.diff(ends, prepend=self.kept.start)
         return [int(n) for n in sizes if n] * self.variants
 
     def origin(self, row: int) -> str:

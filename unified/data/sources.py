@@ -6,6 +6,7 @@
 import abc
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +46,8 @@ class RecordSource(abc.ABC):
 
     `task` is the name given to the examples, `columns` renames fields (`{"image": "jpg"}`: the
     field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
-    each with the next of the alternative texts, `rows` keeps a range (start, stop) of the records.
+    each with the next of the alternative texts, `rows` keeps a range (start, stop) of the records;
+    a fraction is a share of them, rounded up.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class RecordSource(abc.ABC):
         task: str = "",
         columns: Mapping[str, str] | None = None,
         variants: int = 1,
-        rows: Sequence[int | None] = (None, None),
+        rows: Sequence[int | float | None] = (None, None),
     ):
         self.task, self.columns, self.variants = task, dict(columns or {}), variants
-        self.rows = slice(*rows)
+        self.rows = tuple(rows)
 
     @property
     @abc.abstractmethod
@@ -76,15 +78,21 @@ class RecordSource(abc.ABC):
         """Pixels of a picture field of a record."""
         return record.picture(value)
 
+    @property
+    def kept(self) -> range:
+        """The records that `rows` keeps."""
+        n = self.num_records
+        place = lambda row: math.ceil(row * n) if isinstance(row, float) else row
+        return range(n)[slice(*map(place, self.rows))]
+
     def __len__(self) -> int:
-        return len(range(self.num_records)[self.rows]) * self.variants
+        return len(self.kept) * self.variants
 
     def __getitem__(self, index: int) -> Example | BadRecord:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        rows = range(self.num_records)[self.rows]
-        variant, place = divmod(index, len(rows))
-        row = rows[place]
+        variant, place = divmod(index, len(self.kept))
+        row = self.kept[place]
         origin = self.origin(row)
         try:
             fields = dict(self.read(row))
@@ -114,7 +122,11 @@ def open_source(spec: Mapping[str, Any]) -> Source:
     except TypeError as error:
         raise ValueError(f"source {name!r}: {error}") from error
     if not len(source):
-        raise ValueError(f"source {name!r} with {arguments} has no records")
+        found = getattr(source, "num_records", 0)
+        left = (
+            f"; of the {found} in the files, rows={arguments['rows']} leaves none" if found else ""
+        )
+        raise ValueError(f"source {name!r} with {arguments} has no records{left}")
     return source
 
 
