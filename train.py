@@ -111,7 +111,7 @@ def begin(
     inputs = draw("train")
     if restored:
         inputs.set_state(merged(inputs, restored.host["inputs"]))
-    feed = Feed(inputs, setup.place, start=step, every=config.log_every)
+    feed = Feed(inputs, setup.place, setup.ideal, start=step, every=config.log_every)
     first = next(stack.enter_context(feed))
     check(config, setup, validate, first.arrays)
     loaded = None if restored else load(config, setup)

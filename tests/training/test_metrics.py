@@ -14,7 +14,7 @@ from unified.training.metrics import Journal, Monitor, NonFinite, Window, read
 
 
 def fed(tokens: int = 6, slots: int = 8) -> Fed:
-    return Fed(arrays=None, state=None, tokens=tokens, slots=slots, metrics={"bad": 0})
+    return Fed(arrays=None, state=None, tokens=tokens, slots=slots, metrics={"bad": 0}, ideal=0.5)
 
 
 def metrics(loss: float, text: tuple[float, float] = (1.0, 1.0)):
@@ -39,6 +39,7 @@ def test_monitor_reports_means_one_step_behind():
     assert list(lines) == [2]
     values = lines[2]
     assert (values["loss"], values["text"], values["padding"]) == (2.0, 1.0, 0.25)
+    assert values["mfu"] == pytest.approx(0.5 / values["seconds_per_step"])
     assert values["tokens_per_second"] > 0
     assert values["input/bad"] == 0
     monitor.catch_up()

@@ -23,25 +23,27 @@ class Fed:
     tokens: int  # of all processes, without padding; 0 for batches without a packed sequence
     slots: int  # of all processes, with padding
     metrics: dict[str, float]  # the iterator's own, where a log line is due
+    ideal: float = 0.0  # seconds that the step would take at the devices' peak; 0 if unknown
 
 
 class Feed:
     """Iterates over `Fed`. Close it, or use it as a context manager, to end its thread.
 
     The metrics of the iterator, which gathers them from call to call, are asked for every so many
-    steps, the next step being `start + 1`.
+    steps, the next step being `start + 1`. `ideal` gives the `Fed.ideal` of a host batch.
     """
 
     def __init__(
         self,
         inputs: Any,
         place: Callable[[Any], Any],
+        ideal: Callable[[Any], float] | None = None,
         *,
         start: int = 0,
         every: int = 1,
         depth: int = 2,
     ):
-        self._inputs, self._place = inputs, place
+        self._inputs, self._place, self._ideal = inputs, place, ideal
         self._step, self._every = start, every
         self._queue: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
@@ -90,7 +92,8 @@ class Feed:
         self._step += 1
         metrics = dict(self._inputs.metrics()) if self._step % self._every == 0 else {}
         tokens, slots = (jax.process_count() * number for number in count_tokens(batch))
-        return Fed(self._place(batch), self._inputs.get_state(), tokens, slots, metrics)
+        ideal = self._ideal(batch) if self._ideal else 0.0
+        return Fed(self._place(batch), self._inputs.get_state(), tokens, slots, metrics, ideal)
 
 
 def count_tokens(batch: Any) -> tuple[int, int]:

@@ -64,7 +64,7 @@ class Monitor:
         self._report, self._every = report, every
         self._pending: tuple[int, Losses, Fed] | None = None
         self._tokens = self._steps = 0
-        self._busy = 0.0
+        self._busy = self._ideal = 0.0
         self._last: float | None = None
 
     def follow(self, step: int, metrics: Losses, fed: Fed) -> None:
@@ -96,6 +96,7 @@ class Monitor:
             self._busy += now - self._last
             self._steps += 1
             self._tokens += fed.tokens
+            self._ideal += fed.ideal
         self._last = now
 
     def _line(self, fed: Fed) -> Values:
@@ -105,8 +106,10 @@ class Monitor:
             values["seconds_per_step"] = self._busy / self._steps
             if self._tokens:
                 values["tokens_per_second"] = self._tokens / self._busy
+            if self._ideal:
+                values["mfu"] = self._ideal / self._busy
         self.window = Window()
-        self._busy, self._steps, self._tokens = 0.0, 0, 0
+        self._busy, self._ideal, self._steps, self._tokens = 0.0, 0.0, 0, 0
         return values
 
 

@@ -17,6 +17,7 @@ from unified import sharding
 from unified.training.optimizer import Optimizer, make_optimizer
 from unified.training.step import Task, TrainState, init_state, make_eval_step, make_train_step
 from unified.training.tree import Tree, combine, match, select
+from unified.training.utilization import ideal_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +27,15 @@ class Setup:
     task: Task
     abstract: TrainState  # shapes, types and shardings of the state
     init: Callable[[int, Tree], TrainState]  # (seed, loaded parameters or None) -> state
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]  # donates the state
+    train_step: Callable[..., tuple[TrainState, Any]]  # (state, batch, end); donates the state
     eval_step: Callable[[Tree, Any, jax.Array], Any]
     rows: Sequence[int]  # of the global batch, those that this process makes
     place: Callable[[Any], Any]  # those rows as host arrays -> device batch [A R ...]
+    ideal: Callable[[Any], float] | None  # and -> seconds at the peak of the devices, if known
+
+    def everywhere(self, number: int) -> jax.Array:
+        """A whole number on every device."""
+        return jax.device_put(np.int32(number), self.abstract.step.sharding)
 
     @property
     def num_params(self) -> tuple[int, int]:
@@ -70,6 +76,7 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
         eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
         rows=local_rows(mesh, *cut),
         place=lambda batch: place(batch, mesh, *cut),
+        ideal=ideal_seconds(recipe, model, mesh.devices.flat),
     )
 
 

@@ -6,6 +6,7 @@ and `config.model.backbone`.
 """
 
 from unified.recipes.ar_flow.config import ARFlowConfig, drawing, parse, tokenizer
+from unified.recipes.ar_flow.flops import flops
 from unified.recipes.ar_flow.model import ARFlow
 from unified.recipes.ar_flow.recipe import build, counts, evaluate, inputs, loss
 from unified.recipes.ar_flow.sampling import decode_text, prefill, velocity
