@@ -8,12 +8,12 @@ are all intervals (FlashMask, arXiv 2410.01359), so a mask costs three integer v
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `Hv` value dim.
 """
 
-import jax
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.interval_attention import reference
+from pallas_kernels.interval_attention import dispatch, reference
+from pallas_kernels.interval_attention.plan import Plan, make_plan
 
-IMPLEMENTATIONS = {"reference": reference.interval_attention}
+IMPLEMENTATIONS = ("reference", *dispatch.KERNELS)
 
 
 def interval_attention(
@@ -24,7 +24,7 @@ def interval_attention(
     start: Int[Array, "B S"],
     stop: Int[Array, "B S"],
     *,
-    plan: object | None = None,
+    plan: Plan | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
     implementation: str | None = None,
@@ -35,21 +35,30 @@ def interval_attention(
     Query head n reads key head `n // (N / K)`. `scale` defaults to `H ** -0.5`; `soft_cap` c turns
     a score s into `c tanh(s / c)`. Statistics are float32, the output has the dtype of `q`. A
     query that sees no key gives zeros, lse -inf and zero gradients. `return_lse` adds the float32
-    log-sum-exp of the scores, differentiable too. `plan` is for kernels that skip blocks; the
-    reference reads every block and ignores it. `implementation`: None (best for the platform) or a
-    name, which is used or fails.
+    log-sum-exp of the scores, differentiable too.
 
-    Raises ValueError if shapes disagree or the implementation is unknown.
+    `plan`: what `make_plan` gave for these very clocks and intervals; kernels visit its blocks, and
+    make one of their own at every call without it. The reference reads every block and ignores it.
+    `implementation`: None is the best for the platform being compiled for, which on a CPU is the
+    reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode.
+
+    Raises ValueError if shapes disagree, the implementation is unknown, or it cannot use the plan.
     """
-    _check(q, k, v, clock, start, stop)
-    name = implementation or "reference"
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"unknown implementation {name!r}; choose one of {[*IMPLEMENTATIONS]}")
-    out, lse = IMPLEMENTATIONS[name](q, k, v, clock, start, stop, scale=scale, soft_cap=soft_cap)
+    _check(q, k, v, clock, start, stop, plan)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if implementation == "reference":
+        run = reference.interval_attention
+        out, lse = run(q, k, v, clock, start, stop, scale=scale, soft_cap=soft_cap)
+    elif implementation is None or implementation in IMPLEMENTATIONS:
+        mask = dispatch.Mask(clock, start, stop, plan)
+        out, lse = dispatch.attend(dispatch.Call(implementation, scale, soft_cap), q, k, v, mask)
+    else:
+        names = [*IMPLEMENTATIONS]
+        raise ValueError(f"unknown implementation {implementation!r}; choose one of {names}")
     return (out, lse) if return_lse else out
 
 
-def _check(q, k, v, clock, start, stop) -> None:
+def _check(q, k, v, clock, start, stop, plan) -> None:
     (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
     wanted = {
         "k": (k, (B, S, K, H)),
@@ -58,6 +67,8 @@ def _check(q, k, v, clock, start, stop) -> None:
         "start": (start, (B, S)),
         "stop": (stop, (B, S)),
     }
+    if plan is not None:
+        wanted |= {"plan.clock": (plan.clock, (B, T)), "plan.start": (plan.start, (B, S))}
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, but q {q.shape} asks for {shape}")
