@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from unified.training.checkpoint import Checkpoints
 from unified.training.feed import Fed, Feed
 from unified.training.metrics import Journal, Monitor, NonFinite, Values
 from unified.training.nearest import nearest
+from unified.training.optimizer import FALL
 from unified.training.progress import Display
 from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
@@ -54,10 +56,11 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The state, the steps it has seen, and what the log had gathered since its last line."""
+    """The state, the steps it has seen, the one to end with, and what the log had gathered."""
 
     state: TrainState
-    step: int = 0
+    step: int
+    end: int
     window: Any = None
 
 
@@ -122,8 +125,9 @@ def begin(
     run = Run(config, recipe, args.workdir, setup, checkpoints, batches, validate, display)
     describe(run, step, keep(run))
     if restored:
-        return run, Start(restored.state, step, restored.host.get("window"))
-    return run, Start(setup.init(config.seed, loaded))
+        end = hurried_to(config, restored.host)
+        return run, Start(restored.state, step, end, restored.host.get("window"))
+    return run, Start(setup.init(config.seed, loaded), step, config.total_steps)
 
 
 def draw_from(
@@ -141,7 +145,7 @@ def merged(inputs: Any, states: list[Any]) -> Any:
 
 def check(config: ConfigDict, setup: Setup, validate: Validation, batch: Any) -> None:
     """Traces the step. Raises ValueError for what only the losses can tell of the config."""
-    jax.eval_shape(setup.train_step, setup.abstract, batch)
+    jax.eval_shape(setup.train_step, setup.abstract, batch, setup.abstract.step)
     if best := config.checkpoint.best:
         key = jax.random.key(config.seed)
         losses = jax.eval_shape(setup.eval_step, setup.abstract.params, batch, key)
@@ -196,20 +200,24 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
         run.display.line(step, values, at_most=stop.seconds_left)
 
     monitor = Monitor(report, every=config.log_every, window=start.window)
-    signal, validated = None, {}
+    signal, validated, end = None, {}, start.end
+    last = setup.everywhere(end)
     with (
         Journal(run.workdir, after=start.step, write=processes.is_first()) as journal,
         Stop(config.max_minutes, check_every=config.log_every) as stop,
     ):
-        for step in range(start.step + 1, config.total_steps + 1):
+        for step in range(start.step + 1, end + 1):
             with jax.transfer_guard("disallow"):
                 fed = next(run.batches)
-                state, metrics = setup.train_step(state, fed.arrays)
+                state, metrics = setup.train_step(state, fed.arrays, last)
                 monitor.follow(step, metrics, fed)
             run.display.advance(step, fed)
 
+            if end == config.total_steps and stop.has_passed(1 - FALL, step):
+                end = hurry(run, step)
+                last = setup.everywhere(end)
             signal = stop.signalled(step)
-            ending = bool(signal) or step == config.total_steps or stop.out_of_time(step)
+            ending = bool(signal) or step == end or stop.has_passed(1, step)
             validating = not signal and validate.is_due(step, ending)
             if validating or ending or step % config.checkpoint.every == 0:
                 monitor.catch_up()  # raises where the state is not worth keeping
@@ -217,7 +225,7 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
                 if validated:
                     report(step, validated)
                 if ending or step % config.checkpoint.every == 0:
-                    save(run, step, state, fed, monitor, validated)
+                    save(run, step, end, state, fed, monitor, validated)
                 monitor.restart_clock()
             if ending:
                 break
@@ -225,10 +233,28 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
     return state, signal, validated
 
 
-def save(run: Run, step: int, state: TrainState, fed: Fed, monitor: Monitor, validated) -> None:
+def hurry(run: Run, step: int) -> int:
+    """The step to end with when all but the last share of the time is over: as many more steps as
+    that share of all, so that the learning rate falls in time."""
+    end = min(math.ceil(step / (1 - FALL)), run.config.total_steps)
+    if end < run.config.total_steps:
+        limit = f"max_minutes={run.config.max_minutes:g}"
+        run.display.print(f"{limit}: the run and its learning rate come to an end by step {end}")
+    return end
+
+
+def hurried_to(config: ConfigDict, host: dict[str, Any]) -> int:
+    """The step to end with: that of the last run, if it had to hurry and this may take as long."""
+    minutes, end = host.get("hurried") or (None, 0)
+    same = minutes == config.max_minutes
+    return min(int(end), config.total_steps) if same else config.total_steps
+
+
+def save(run: Run, step: int, end: int, state: TrainState, fed: Fed, monitor, validated) -> None:
     """Everything that the next run needs to go on as this one would have."""
-    places = processes.gather_json(fed.state)
-    host = {"inputs": places, "window": monitor.window.pairs}
+    hurried = (run.config.max_minutes, end) if end < run.config.total_steps else None
+    inputs = processes.gather_json(fed.state)
+    host = {"inputs": inputs, "window": monitor.window.pairs, "hurried": hurried}
     run.checkpoints.save(step, state, host, validated)
 
 

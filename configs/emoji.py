@@ -126,7 +126,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 14  # rows
     config.total_steps = 400
-    config.max_minutes = 5.5  # on a slower machine: stop earlier
+    config.max_minutes = 5.5  # on a slower machine: fewer steps
     config.loss_weights = {"text": 1.0, "flow": 1.0}
     config.optimizer = {
         "name": "muon",

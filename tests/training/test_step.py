@@ -167,9 +167,25 @@ def test_multipliers_scale_the_learning_rate_of_the_first_pattern_that_matches()
     ],
 )
 def test_schedules_by_name(name, want):
-    schedule = make_schedule(name, 6.0, 12, warmup_steps=2, final_fraction=0.5)
-    got = [float(schedule(step)) for step in (0, 1, 2, 7, 12, 20)]
+    schedule = make_schedule(name, 6.0, warmup_steps=2, final_fraction=0.5)
+    got = [float(schedule(step, 12)) for step in (0, 1, 2, 7, 12, 20)]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_the_schedule_ends_with_the_step_that_it_is_told():
+    config = complete(get_config())
+    config.optimizer.schedule = "linear"
+    setup = prepare(config, toy_recipe, sharding.make_mesh({}, jax.devices()[:1]))
+    batch = setup.place(next(toy_recipe.inputs(config, "train")))
+    rates, heads = [], []
+    for end in (2, 20):
+        state = setup.init(0, None)
+        for _ in range(3):
+            heads.append(np.array(state.params["head"]))
+            state, metrics = setup.train_step(state, batch, end)
+        rates.append(float(metrics["learning_rate"][0]))
+    np.testing.assert_allclose(rates, [0, 9e-3], atol=1e-9)
+    assert not np.allclose(heads[2], heads[5], atol=1e-4)
 
 
 @pytest.mark.parametrize(

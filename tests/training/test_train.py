@@ -18,6 +18,7 @@ from unified.interop import model as models
 from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
 from unified.training.metrics import read
+from unified.training.stop import Stop
 
 ROOT = Path(__file__).parents[2]
 # Checkpoints fall between log lines, so what a log line has gathered must survive as well.
@@ -151,6 +152,22 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     got, _ = release.load(second / "release")
     np.testing.assert_array_equal(got["layers"]["up"], params["layers"]["up"])
     assert not np.array_equal(got["head"], params["head"])
+
+
+@pytest.mark.slow
+def test_the_learning_rate_falls_before_the_time_is_over(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Stop, "has_passed", lambda self, share, step: share < 1 and step >= 8)
+    limited = ("--config.max_minutes=5", "--config.optimizer.schedule=wsd", "--config.log_every=1")
+    assert run(tmp_path, *limited) == 0
+    assert "max_minutes=5: the run and its learning rate come to an end by step 10" in (
+        capsys.readouterr().out
+    )
+    rates = {line["step"]: line["learning_rate"] for line in read(tmp_path / "metrics.jsonl")}
+    assert list(rates) == list(range(1, 11))
+    late = [rates[step] for step in (1, 8, 9, 10)]
+    np.testing.assert_allclose(late, [1e-2, 1e-2, 1e-2, 5e-3], rtol=1e-5)
+    assert run(tmp_path, *limited) == 0  # there is nothing more to do
+    assert max(losses(tmp_path)) == 10
 
 
 BEST = ("--config.validation.every=4", "--config.checkpoint.best=validation/loss/esy")

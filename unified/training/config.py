@@ -49,7 +49,7 @@ def defaults() -> ConfigDict:
             "log_every": 10,
             "checkpoint": {"every": 1000, "keep": 2, "best": ""},  # metric to keep the lowest of
             "validation": {"every": 0, "batches": 4, "tasks": ()},  # 0: never
-            "max_minutes": 0.0,  # stop, save and evaluate after so long; 0: no limit
+            "max_minutes": 0.0,  # after so long at most, the schedule is at its end; 0: no limit
         }
     )
 

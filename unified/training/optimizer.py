@@ -14,15 +14,24 @@ from unified.sharding import Axes
 from unified.training.nearest import nearest
 from unified.training.tree import Tree, match, path_name
 
-Schedule = Callable[[jax.Array], jax.Array]
+FALL = 0.2  # share of the steps, the last ones, in which `wsd` falls
+
+Schedule = Callable[[Any, Any], jax.Array]  # (step, the one to end with) -> learning rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """A gradient transformation and the learning rate it follows."""
+    """`until(end)` is the gradient transformation whose learning rate, `schedule(step, end)`, ends
+    with a step, which may be traced; `end` is that of the config.
+    """
 
-    transform: optax.GradientTransformationExtraArgs
+    until: Callable[[Any], optax.GradientTransformationExtraArgs]
     schedule: Schedule
+    end: int
+
+    @property
+    def transform(self) -> optax.GradientTransformationExtraArgs:
+        return self.until(self.end)
 
 
 def constructor(name: str) -> Callable[..., optax.GradientTransformation]:
@@ -47,26 +56,26 @@ def options(name: str) -> dict[str, Any]:
     return found | {"consistent_rms": 0.2} if "consistent_rms" in found else found
 
 
-def make_schedule(
-    name: str, peak: float, total_steps: int, warmup_steps: int, final_fraction: float
-) -> Schedule:
+def make_schedule(name: str, peak: float, warmup_steps: int, final_fraction: float) -> Schedule:
     """Linear warm-up to `peak`, then `constant`, or down to `final_fraction * peak` at the end:
     `cosine`, `linear`, or `wsd` (stable, then linear over the last fifth).
     """
-    steps, floor = max(total_steps - warmup_steps, 1), final_fraction * peak
-    fall = max(steps // 5, 1)
-    shapes = {
-        "constant": lambda: optax.constant_schedule(peak),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, steps, alpha=final_fraction),
-        "linear": lambda: optax.linear_schedule(peak, floor, steps),
-        "wsd": lambda: optax.linear_schedule(peak, floor, fall, steps - fall),
+    shapes = {  # share of the steps after warm-up -> share of the fall
+        "constant": jnp.zeros_like,
+        "cosine": lambda share: (1 - jnp.cos(jnp.pi * share)) / 2,
+        "linear": lambda share: share,
+        "wsd": lambda share: jnp.maximum(share - (1 - FALL), 0) / FALL,
     }
     if name not in shapes:
         raise ValueError(f"optimizer.schedule: no {name!r}; {nearest(name, shapes)}")
-    if warmup_steps >= total_steps:
-        raise ValueError(f"optimizer.warmup_steps={warmup_steps} leaves nothing of {total_steps=}")
-    warmup = lambda step: peak * (step + 1) / (warmup_steps + 1)
-    return optax.join_schedules([warmup, shapes[name]()], [warmup_steps])
+
+    def schedule(step: Any, end: Any) -> jax.Array:
+        share = (step - warmup_steps) / jnp.maximum(end - warmup_steps, 1)
+        fallen = (1 - final_fraction) * shapes[name](jnp.clip(share, 0.0, 1.0))
+        warm = (step + 1) / (warmup_steps + 1)
+        return peak * jnp.where(step < warmup_steps, warm, 1 - fallen)
+
+    return schedule
 
 
 def make_optimizer(
@@ -79,13 +88,10 @@ def make_optimizer(
     """
     config = dict(config)
     name, peak, clip = (config.pop(key) for key in ("name", "learning_rate", "clip_norm"))
-    schedule = make_schedule(
-        config.pop("schedule"),
-        peak,
-        total_steps,
-        config.pop("warmup_steps"),
-        config.pop("final_fraction"),
-    )
+    warmup_steps, final_fraction = config.pop("warmup_steps"), config.pop("final_fraction")
+    if warmup_steps >= total_steps:
+        raise ValueError(f"optimizer.warmup_steps={warmup_steps} leaves nothing of {total_steps=}")
+    schedule = make_schedule(config.pop("schedule"), peak, warmup_steps, final_fraction)
     spared = match(params, config.pop("no_decay"), field="optimizer.no_decay")
     multipliers = config.pop("multipliers")
     make = constructor(name)
@@ -95,12 +101,14 @@ def make_optimizer(
             config[key] = jax.tree.map(decayed, axes, spared)
     if "muon_weight_dimension_numbers" in inspect.signature(make).parameters:
         config["muon_weight_dimension_numbers"] = matrices(axes)
-    steps = [make(learning_rate=schedule, **config)]
-    if clip:
-        steps.insert(0, optax.clip_by_global_norm(clip))
-    if multipliers:
-        steps.append(scale_by_path(params, multipliers))
-    return Optimizer(optax.with_extra_args_support(optax.chain(*steps)), schedule)
+    before = [optax.clip_by_global_norm(clip)] if clip else []
+    after = [scale_by_path(params, multipliers)] if multipliers else []
+
+    def until(end: Any) -> optax.GradientTransformationExtraArgs:
+        optimizer = make(learning_rate=lambda step: schedule(step, end), **config)
+        return optax.with_extra_args_support(optax.chain(*before, optimizer, *after))
+
+    return Optimizer(until, schedule, total_steps)
 
 
 def matrices(axes: Tree) -> Callable[[Tree], Tree]:

@@ -53,9 +53,14 @@ def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -
 
 
 def make_train_step(task: Task, optimizer: Optimizer):
-    """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair."""
+    """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair.
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Losses]:
+    `end` is the step that the schedule ends with, if not the last of the config.
+    """
+
+    def train_step(
+        state: TrainState, batch: Any, end: Any = optimizer.end
+    ) -> tuple[TrainState, Losses]:
         trained, frozen = select(state.params, task.trained), state.params
         totals = _totals(task, batch)
 
@@ -69,13 +74,13 @@ def make_train_step(task: Task, optimizer: Optimizer):
 
         key = jax.random.fold_in(state.key, state.step)
         grads, losses = _sum_over_micro_batches(gradients, batch, key)
-        updates, opt_state = optimizer.transform.update(grads, state.opt_state, trained)
+        updates, opt_state = optimizer.until(end).update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         metrics = {
             **losses,
             "loss": _once(weigh(losses, task.weights, totals)),
             "grad_norm": _once(optax.tree.norm(grads)),
-            "learning_rate": _once(optimizer.schedule(state.step)),
+            "learning_rate": _once(optimizer.schedule(state.step, end)),
         }
         new = TrainState(
             step=state.step + 1,

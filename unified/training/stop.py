@@ -1,9 +1,10 @@
-"""When to stop before the last step: a signal, or the time that the run may take.
+"""When to stop before the last step, or to hurry: a signal, or the time that the run may take.
 
 Every process must stop after the same step. With one process a signal handler sets a flag; with
 several the JAX coordination service carries the signal, and the first process reads the clock.
 """
 
+import math
 import signal
 import time
 from typing import Any
@@ -20,7 +21,7 @@ class Stop:
     """
 
     def __init__(self, max_minutes: float = 0.0, *, check_every: int = 1):
-        self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+        self._seconds, self._begin = 60 * max_minutes or math.inf, time.monotonic()
         self._check_every = check_every
         self._signal: str | None = None
         self._before: dict[int, Any] = {}
@@ -36,7 +37,7 @@ class Stop:
 
     @property
     def seconds_left(self) -> float:
-        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        return self._begin + self._seconds - time.monotonic()
 
     def signalled(self, step: int) -> str | None:
         """The name of the signal to stop for after `step`, the same on every process."""
@@ -44,13 +45,12 @@ class Stop:
             self._signal = "SIGTERM"
         return self._signal
 
-    def out_of_time(self, step: int) -> bool:
-        """Whether the time is over after `step`; several processes look only now and then."""
-        if self._deadline is None:
+    def has_passed(self, share: float, step: int) -> bool:
+        """Whether a share of the time is over after `step`, the same on every process; several
+        look only now and then."""
+        if self._seconds == math.inf or (are_several() and step % self._check_every):
             return False
-        if are_several() and step % self._check_every:
-            return False
-        return agree(self.seconds_left <= 0)
+        return agree(self.seconds_left <= (1 - share) * self._seconds)
 
     def _caught(self, number: int, _: Any) -> None:
         self._signal = signal.Signals(number).name
