@@ -156,7 +156,7 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.drawing.update(step=9), r"config.drawing: unknown \['step'\]; there are"),
         (lambda c: c.model.backbone.update(layers=1), r"config.model.backbone: unknown \['layers"),
         (lambda c: c.model.__delitem__("vocab_size"), r"config.model lacks \['vocab_size'\]"),
-        (lambda c: c.model.backbone.streams.gen.update(embed_dim=18), "embed_dim=18: places need"),
+        (lambda c: c.model.backbone.streams.gen.update(embed_dim=18), "embed_dim=18: places in"),
         (lambda c: c.update(remat="none"), "unknown remat policy 'none'; choose one of"),
         (lambda c: c.update(compute_dtype="float99"), "compute_dtype='float99': choose one of"),
         (lambda c: c.marks.update(end_text="</s>"), "no token '</s>' for end_text"),

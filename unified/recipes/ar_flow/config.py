@@ -60,7 +60,7 @@ class ARFlowConfig:
         patches = (PatchLane,) if self.vision else ()
         for kind in (TextLane, LatentLane, *patches):
             if (width := self.width(kind)) % 4:
-                raise ValueError(f"embed_dim={width}: places need 4 sinusoids, or a multiple of 4")
+                raise ValueError(f"embed_dim={width}: places in pictures need a multiple of 4")
 
     @property
     def latent_patch(self) -> int:
