@@ -84,6 +84,7 @@ def test_an_answer_of_a_batch_is_as_if_alone(assistant, options):
     assert len(set(together)) == 3
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_batch_is_as_if_alone(assistant):
     """Though one request has no picture, and one nothing at all."""
     requests = [[Segment("two red apples")], EDIT, []]
