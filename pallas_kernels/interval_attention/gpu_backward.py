@@ -1,0 +1,304 @@
+"""The backward pass on a Hopper GPU: dq along the rows of the plan, dk and dv along its columns.
+
+Probabilities are computed again from the log-sum-exp (FlashAttention, arXiv 2205.14135), twice: in
+the first kernel each warpgroup keeps dq of its queries in registers, in the second dk and dv of its
+keys, summed over the query heads of the key head, so that nothing is added up in memory.
+
+`B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `V` value dim.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels.interval_attention.gpu_forward import Options, see
+from pallas_kernels.interval_attention.gpu_warpgroup import (
+    MATRIX,
+    PER_COLUMN,
+    PER_ROW,
+    ROWS,
+    Product,
+    Walk,
+    Warpgroup,
+    feed,
+    in_roles,
+    launch,
+    locate,
+    longest_first,
+    per_column,
+    per_row,
+    shared,
+)
+from pallas_kernels.interval_attention.plan import Visits
+
+STEP = 64  # keys or queries of one step
+
+
+class Sides(NamedTuple):
+    """One side of the scores, queries or keys, in global or shared memory."""
+
+    first: Any  # [.. H]: q or k
+    second: Any  # [.. V]: d_out or v
+    ranks: Any  # what the mask is made of: clock [1 ..], or start and stop [2 ..]
+    stats: Any = None  # [2 ..]: of queries, the lse (log 2) and what is taken off d_p
+
+
+class Scratch(NamedTuple):
+    own: Sides  # [warpgroups ROWS ..]: what a warpgroup works for
+    other: Sides  # [stages STEP ..]: what it visits
+    own_ready: Any
+    first_ready: Any
+    second_ready: Any
+    first_free: Any
+    second_free: Any
+
+
+def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns):
+    """Gradients of q, k and v; arguments as in `forward`.
+
+    `stats [B N 2 T]`: the lse in units of log 2 (large where a query sees no key), and
+    `out . d_out - d_lse`.
+    """
+    queries, keys = Sides(q, d_out, clock, stats), Sides(k, v, ends)
+    dq = _queries(options, queries, keys, rows)
+    if q.shape[-1] + v.shape[-1] <= 256:
+        return dq, *_keys(options, queries, keys, columns, (True, True))
+    [dk] = _keys(options, queries, keys, columns, (True, False))  # registers hold one of them
+    [dv] = _keys(options, queries, keys, columns, (False, True))
+    return dq, dk, dv
+
+
+def _size(H: int, V: int) -> tuple[int, int]:
+    """Warpgroups that compute, and stages, as many as shared memory (227 KiB) holds."""
+    return (2, 3) if max(H, V) <= 128 else (1, 2)
+
+
+def _scratch(own: Sides, other: Sides) -> Scratch:
+    warpgroups, stages = _size(own.first.shape[-1], own.second.shape[-1])
+
+    def side(given: Sides, n: int, length: int) -> Sides:
+        first, second = (
+            shared(n, length, x.shape[-1], dtype=x.dtype) for x in (given.first, given.second)
+        )
+        ranks = shared(n, given.ranks.shape[1], length, dtype=jnp.int32)
+        has_stats = given.stats is not None
+        return Sides(
+            first, second, ranks, shared(n, 2, length, dtype=jnp.float32) if has_stats else None
+        )
+
+    free = plgpu.Barrier(num_arrivals=warpgroups, num_barriers=stages)
+    copies = lambda given: len(jax.tree.leaves(given))
+    return Scratch(
+        own=side(own, warpgroups, ROWS),
+        other=side(other, stages, STEP),
+        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=warpgroups),
+        first_ready=plgpu.Barrier(num_arrivals=copies(other) - 1, num_barriers=stages),
+        second_ready=plgpu.Barrier(num_barriers=stages),
+        first_free=free,
+        second_free=free,
+    )
+
+
+def _copy_first(given: Sides, to: Sides, row, head, where, ready) -> None:
+    """Into shared memory: all but the second array, which has barriers of its own."""
+    plgpu.copy_gmem_to_smem(given.first.at[row, where, head], to.first, ready)
+    plgpu.copy_gmem_to_smem(given.ranks.at[row, :, where], to.ranks, ready)
+    if given.stats is not None:
+        plgpu.copy_gmem_to_smem(given.stats.at[row, head, :, where], to.stats, ready)
+
+
+def _copy_second(given: Sides, to: Sides, row, head, where, ready) -> None:
+    plgpu.copy_gmem_to_smem(given.second.at[row, where, head], to.second, ready)
+
+
+def _take(given: Sides, to: Sides, row, head, where, ready) -> None:
+    _copy_first(given, to, row, head, where, ready)
+    _copy_second(given, to, row, head, where, ready)
+    plgpu.barrier_wait(ready)
+
+
+def _at(side: Sides, index) -> Sides:
+    return Sides(*(None if ref is None else ref.at[index] for ref in side))
+
+
+def _give(values, to, target) -> None:
+    """Registers -> shared memory -> global memory."""
+    to[...] = values.astype(target.dtype)
+    plgpu.commit_smem()
+    plgpu.copy_smem_to_gmem(to, target)
+
+
+def _queries(options: Options, queries: Sides, keys: Sides, rows: Visits):
+    """dq `[B T N H]`."""
+    (B, T, N, H), K, V = queries.first.shape, keys.first.shape[2], keys.second.shape[3]
+    warpgroups, stages = _size(H, V)
+    tile = ROWS * warpgroups
+
+    def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, dq, s):
+        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
+        block, first = locate(order, row, options.block_q, tile)
+        walk = Walk.of(Visits(words, begin, partial, full), row, block, options.block_k // STEP)
+
+        def compute(index):
+            where, own = pl.ds(first + index * ROWS, ROWS), _at(s.own, index)
+            _take(Sides(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
+            visit = functools.partial(_visit_keys, options, s, own)
+            zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
+            total = walk.run(visit, zeros, stages)
+            _give(total * options.scale, own.first, dq.at[row, where, head])
+            plgpu.wait_smem_to_gmem(0)
+
+        def load():
+            given, key_head = Sides(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
+
+            def supply(copy, ready, i, slot):
+                where, other = pl.ds(walk.part(i) * STEP, STEP), _at(s.other, slot)
+                copy(given, other, row, key_head, where, ready.at[slot])
+
+            _feed(s, walk.steps, stages, supply)
+
+        in_roles(compute, load, warpgroups)
+
+    return launch(
+        kernel,
+        jax.ShapeDtypeStruct((B, T, N, H), queries.first.dtype),
+        {"head": N, "tile": T // tile, "row": B},
+        [_scratch(queries, keys)],
+        warpgroups=warpgroups,
+        simulated=options.simulated,
+    )(*rows, longest_first(rows), *queries, *keys[:3])
+
+
+def _visit_keys(options: Options, s: Scratch, own: Sides, slot, dq, masked: bool):
+    """One step of keys, added to dq of a warpgroup's queries (not yet scaled)."""
+    wg, other = Warpgroup(options.simulated), _at(s.other, slot)
+    plgpu.barrier_wait(s.first_ready.at[slot])
+    plgpu.barrier_wait(s.second_ready.at[slot])
+    products = [Product(own.first, other.first, True), Product(own.second, other.second, True)]
+    scores, d_p = wg.products(products)
+    plgpu.barrier_arrive(s.second_free.at[slot])
+    spread = lambda ref, layout, per: per(wg.load(ref, layout), scores.shape)
+    lse, less = (spread(own.stats.at[j], PER_ROW, per_row) for j in (0, 1))
+    visible = None
+    if masked:
+        clock = spread(own.ranks.at[0], PER_ROW, per_row)
+        visible = see(clock, *(spread(other.ranks.at[j], PER_COLUMN, per_column) for j in (0, 1)))
+    soft, p = _weights(options, scores, visible, lse)
+    d_s = _slopes(options, soft, p, d_p, less)
+    [dq] = wg.add_products([dq], [Product(d_s.astype(own.first.dtype), other.first)])
+    plgpu.barrier_arrive(s.first_free.at[slot])
+    return dq
+
+
+def _weights(options: Options, scores, visible, lse):
+    """Softened scores, and probabilities from the lse in units of log 2."""
+    soft = options.soften(scores)
+    p = jnp.exp2(soft * options.factor - lse)
+    return soft, p if visible is None else jax.lax.select(visible, p, jnp.zeros_like(p))
+
+
+def _slopes(options: Options, soft, p, d_p, less):
+    """Gradients of the scores, not yet scaled."""
+    d_s = p * (d_p - less)
+    return d_s if options.soft_cap is None else d_s * (1 - soft * soft)
+
+
+def _keys(options: Options, queries: Sides, keys: Sides, columns: Visits, wanted):
+    """dk `[B S K H]` and dv `[B S K V]`, those that are `wanted`."""
+    (B, S, K, H), N, V = keys.first.shape, queries.first.shape[2], keys.second.shape[3]
+    warpgroups, stages = _size(H, V)
+    tile, G = ROWS * warpgroups, N // K
+    widths = [n * want for n, want in zip((H, V), wanted, strict=True)]
+
+    def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, *rest):
+        *outputs, s = rest
+        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
+        block, first = locate(order, row, options.block_k, tile)
+        lists = Visits(words, begin, partial, full)
+        walk = Walk.of(lists, row, block, options.block_q // STEP)
+
+        def compute(index):
+            where, own = pl.ds(first + index * ROWS, ROWS), _at(s.own, index)
+            _take(Sides(k, v, ends), own, row, head, where, s.own_ready.at[index])
+            visit = functools.partial(_visit_queries, options, s, own)
+            of_head = lambda g, totals: walk.run(visit, totals, stages, before=g * walk.steps)
+            zeros = lambda width: Warpgroup(options.simulated).full((ROWS, width), 0, MATRIX)
+            totals = Gradients(*(zeros(n) if n else None for n in widths))
+            dk, dv = jax.lax.fori_loop(0, G, of_head, totals)
+            targets = iter(outputs)
+            if dk is not None:
+                _give(dk * options.scale, own.first, next(targets).at[row, where, head])
+            if dv is not None:
+                _give(dv, own.second, next(targets).at[row, where, head])
+            plgpu.wait_smem_to_gmem(0)
+
+        def load():
+            given = Sides(q, do, clock, stats)
+
+            def supply(copy, ready, i, slot):
+                g, j = jax.lax.div(i, walk.steps), jax.lax.rem(i, walk.steps)
+                where, other = pl.ds(walk.part(j) * STEP, STEP), _at(s.other, slot)
+                copy(given, other, row, head * G + g, where, ready.at[slot])
+
+            _feed(s, G * walk.steps, stages, supply)
+
+        in_roles(compute, load, warpgroups)
+
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in keys[:2]]
+    return launch(
+        kernel,
+        [shape for shape, want in zip(shapes, wanted, strict=True) if want],
+        {"head": K, "tile": S // tile, "row": B},
+        [_scratch(keys, queries)],
+        warpgroups=warpgroups,
+        simulated=options.simulated,
+    )(*columns, longest_first(columns), *queries, *keys[:3])
+
+
+class Gradients(NamedTuple):
+    """Of a warpgroup's keys; None where another kernel finds it."""
+
+    dk: Any  # [ROWS H], not yet scaled
+    dv: Any  # [ROWS V]
+
+
+def _visit_queries(options: Options, s: Scratch, own: Sides, slot, totals: Gradients, masked: bool):
+    """One step of queries, added to `totals`. Scores are transposed: rows are keys."""
+    wg, other = Warpgroup(options.simulated), _at(s.other, slot)
+    dk, dv = totals
+    plgpu.barrier_wait(s.first_ready.at[slot])
+    [scores] = wg.products([Product(own.first, other.first, True)])
+    spread = lambda ref, layout, per: per(wg.load(ref, layout), scores.shape)
+    visible = None
+    if masked:
+        clock = spread(other.ranks.at[0], PER_COLUMN, per_column)
+        visible = see(clock, *(spread(own.ranks.at[j], PER_ROW, per_row) for j in (0, 1)))
+    soft, p = _weights(options, scores, visible, spread(other.stats.at[0], PER_COLUMN, per_column))
+    plgpu.barrier_wait(s.second_ready.at[slot])
+    sums, products = [], []
+    if dv is not None:
+        sums, products = [dv], [Product(p.astype(own.second.dtype), other.second)]
+    if dk is not None:
+        sums.append(wg.full(scores.shape, 0, MATRIX))
+        products.append(Product(own.second, other.second, True))
+    sums = wg.add_products(sums, products)
+    plgpu.barrier_arrive(s.second_free.at[slot])
+    if dv is not None:
+        dv = sums[0]
+    if dk is not None:
+        less = spread(other.stats.at[1], PER_COLUMN, per_column)
+        d_s = _slopes(options, soft, p, sums[-1], less).astype(own.first.dtype)
+        [dk] = wg.add_products([dk], [Product(d_s, other.first)])
+    plgpu.barrier_arrive(s.first_free.at[slot])
+    return Gradients(dk, dv)
+
+
+def _feed(s: Scratch, steps, stages: int, supply) -> None:
+    """Feeds both arrays of the other side; `supply(copy, ready, step, slot)`."""
+    first = functools.partial(supply, _copy_first, s.first_ready)
+    second = functools.partial(supply, _copy_second, s.second_ready)
+    feed(steps, stages, [(s.first_free, first), (s.second_free, second)])

@@ -1,0 +1,96 @@
+"""The GPU kernels: simulated on a CPU against float64, and lowered for CUDA.
+
+The simulator runs warpgroups, barriers and copies as threads, in any floating dtype; it knows
+nothing of tensor cores, layouts and time, which only lowering (and a GPU) can check.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels.interval_attention import gpu, make_plan
+from tests.pallas_kernels import oracle
+from tests.pallas_kernels.implementations import inputs
+
+# A row with all kinds of blocks: full, partial, seen by none, and more than fit into the slots.
+LONG = oracle.Row(
+    [[("image", 270)], [("text", 20), ("noised", 30), ("image", 30), ("text", 10)]],
+    {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
+    [3, 0, 2],
+)
+SHORT = oracle.TYPICAL[0]
+
+CASES = {  # rows, length, (N, K, H, V), options
+    "grouped heads, ragged": ([LONG], 390, (2, 1, 64, 40), {}),
+    "wide heads, capped": ([SHORT], 83, (1, 1, 144, 16), {"soft_cap": 1.5}),
+}
+
+
+def grad(qkv, intervals, cotangents, *, scale=None, soft_cap=None, interpret):
+    """Output, lse and the three gradients."""
+    options = {"scale": scale or qkv[0].shape[-1] ** -0.5, "soft_cap": soft_cap}
+    options["interpret"] = interpret
+    plan = gpu.default_plan(*intervals)
+    results = gpu.forward(*qkv, *intervals, plan, **options)
+    return *results, *gpu.backward(*qkv, *intervals, plan, *results, *cotangents, **options)
+
+
+SLOW_SIMULATOR = jax.__version_info__ < (0, 11)  # many times slower on the long row
+
+
+@pytest.mark.parametrize("case", list(CASES)[SLOW_SIMULATOR:])
+def test_simulated_kernels_match_float64(case):
+    rows, length, heads, options = CASES[case]
+    packing = oracle.pack(rows, length)
+    qkv, cotangents = inputs(len(rows), length, length, *heads)
+    run = jax.jit(lambda *args: grad(*args, interpret=True, **options))
+    got = run(qkv, packing[:3], cotangents)
+    want = oracle.attention(*qkv, packing.mask, *cotangents, **options)
+    for field, ours, theirs in zip(want._fields, got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=3e-5, rtol=3e-5, err_msg=field)
+
+
+def test_the_long_row_has_every_kind_of_block():
+    plan = gpu.default_plan(*oracle.pack([LONG], 390)[:3])
+    kinds = plan.rows.partial[0], plan.rows.full[0]
+    assert kinds[0].any() and kinds[1].any()
+    assert bool((kinds[0] + kinds[1] >= 3).any())  # more than the forward kernel has slots for
+    assert int(plan.stats.visited[0]) < plan.rows.full.shape[1] * plan.columns.full.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("heads", "kernels"),
+    [((4, 2, 128, 128), 3), ((2, 2, 72, 72), 3), ((7, 1, 128, 129), 4), ((2, 1, 256, 256), 4)],
+    ids=["BAGEL", "SigLIP", "value mass", "large"],
+)
+def test_kernels_lower_for_cuda_without_an_array_of_queries_times_keys(heads, kernels):
+    (N, K, H, V), length = heads, 1000
+    shape = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct((1, length, *shape), dtype)
+    vector = shape(dtype=jnp.int32)
+    qkv, cotangents = (
+        (shape(N, H), shape(K, H), shape(K, V)),
+        (shape(N, V), shape(N, dtype=jnp.float32)),
+    )
+    run = jax.jit(lambda *args: grad(*args, interpret=False))
+    traced = run.trace(qkv, (vector, vector, vector), cotangents)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("custom_call @mosaic_gpu") == kernels
+    assert "1000x1000" not in text and "1024x1024" not in text
+
+
+def test_what_the_kernels_cannot_do_is_refused_with_the_reason():
+    intervals = oracle.pack([SHORT], 83)[:3]
+    half = lambda x: x.astype(jnp.bfloat16)
+    qkv, _ = inputs(1, 83, 83, 2, 1, 16, 16)
+    plan = make_plan(*intervals, block_q=64, block_k=128)
+    options = {"scale": 1.0, "soft_cap": None, "interpret": False}
+    with pytest.raises(ValueError, match="16-bit numbers and would round float32"):
+        gpu.forward(*qkv, *intervals, gpu.default_plan(*intervals), **options)
+    with pytest.raises(ValueError, match="blocks of multiples of 128, but the plan has 64 x 128"):
+        gpu.forward(*map(half, qkv), *intervals, plan, **options)
+    with pytest.raises(ValueError, match="head dims 16 and 264 are more than 256"):
+        gpu.forward(
+            *inputs(1, 83, 83, 2, 1, 16, 264)[0], *intervals, plan, **options | {"interpret": True}
+        )
+    assert not gpu.is_best(*map(half, qkv), None, 1.0)  # there is no Hopper GPU in a test
