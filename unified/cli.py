@@ -69,7 +69,7 @@ def keep_compiled() -> bool:
     """
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return True
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "unified" / platform.node()
