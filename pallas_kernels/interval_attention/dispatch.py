@@ -9,16 +9,18 @@ that what is saved between them is the same on every platform.
 """
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.interval_attention import reference, tpu
+from pallas_kernels.interval_attention import gpu, reference, tpu
 from pallas_kernels.interval_attention.plan import Plan
 
-KERNELS: dict[str, tuple[str, ModuleType]] = {"tpu": ("tpu", tpu)}  # name: (platform, module)
+# By name: the platform and the module.
+KERNELS: dict[str, tuple[str, ModuleType]] = {"tpu": ("tpu", tpu), "gpu": ("cuda", gpu)}
 
 
 class Call(NamedTuple):
@@ -66,13 +68,19 @@ def _run(call: Call, way: str, *args):
     run = {
         platform: functools.partial(_kernel, name, way, False, call)
         for name, (platform, _) in KERNELS.items()
-        if call.implementation in (None, name)
+        if call.implementation in (None, name) and _suits(name, call, *args[:2])
     }
     if call.implementation is None:
         default = functools.partial(REFERENCE[way], call)
         return jax.lax.platform_dependent(*args, **run, default=default)
     run["cpu"] = functools.partial(_kernel, call.implementation, way, True, call)
     return jax.lax.platform_dependent(*args, **run)
+
+
+def _suits(name: str, call: Call, qkv, mask: Mask) -> bool:
+    """Whether a kernel runs on its platform: a named one does or fails; not every GPU can."""
+    best = getattr(KERNELS[name][1], "is_best", None)
+    return call.implementation is not None or best is None or best(*qkv, mask.plan, call.scale)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -92,7 +100,9 @@ def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *
 
 
 def _reference_forward(call: Call, qkv, mask: Mask):
-    return reference.interval_attention(*qkv, *mask[:3], **call.options)
+    q, k, v = qkv
+    run = reference.interval_attention
+    return run(q, k, v, mask.clock, mask.start, mask.stop, **call.options)
 
 
 def _reference_backward(call: Call, qkv, mask: Mask, out, lse, d_out, d_lse):
@@ -118,4 +128,4 @@ def _reference_backward(call: Call, qkv, mask: Mask, out, lse, d_out, d_lse):
     return d_q, d_keys.k.swapaxes(1, 2), d_keys.v.swapaxes(1, 2)
 
 
-REFERENCE = {"forward": _reference_forward, "backward": _reference_backward}
+REFERENCE: dict[str, Callable] = {"forward": _reference_forward, "backward": _reference_backward}

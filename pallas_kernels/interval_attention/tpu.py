@@ -4,6 +4,7 @@
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def backward(
         args = _arguments(tiles, plan, q, clock, *keys)
         d_out = _flat(d_out, args[0].shape[1], tiles.value_dim)
         statistics = (_statistics(tiles, x, args[0].shape[1]) for x in (lse, slope))
-        return tpu_backward.backward(walk, words, steps, *args, d_out, *statistics, dtype)
+        arrays: Any = (*args, d_out, *statistics)
+        return tpu_backward.backward(walk, words, steps, *arrays, dtype=dtype)
 
     for low in range(0, S, span):
         part = plan
@@ -88,9 +90,18 @@ def _tiles(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Tiles:
     N, H = q.shape[2:]
     shared = N // k.shape[2]
     heads = max(n for n in range(1, min(shared, HEADS) + 1) if shared % n == 0)
-    dims = (-(-dim // LANES) * LANES for dim in (H, v.shape[-1]))
-    blocks = plan.block_q, plan.block_k
-    return Tiles(heads, shared // heads, *dims, *blocks, scale, soft_cap, interpret)
+    dim, value_dim = (-(-dim // LANES) * LANES for dim in (H, v.shape[-1]))
+    return Tiles(
+        heads,
+        shared // heads,
+        dim,
+        value_dim,
+        plan.block_q,
+        plan.block_k,
+        scale,
+        soft_cap,
+        interpret,
+    )
 
 
 def _walk(tiles: Tiles, plan: Plan):

@@ -25,7 +25,7 @@ def max_keys(tiles: Tiles, dtype) -> int:
     return max(1, KEY_BYTES // each // tiles.block_k) * tiles.block_k
 
 
-def backward(walk: Walk, words, steps, q, k, v, clock, bounds, d_out, lse, slope, dtype):
+def backward(walk: Walk, words, steps, q, k, v, clock, bounds, d_out, lse, slope, *, dtype):
     """Gradients of the padded arguments, as in `Walk`; those of the queries in `dtype`.
 
     `lse` in units of log 2, and `slope`, the mean of a query's `d_p`: `[B N/heads heads T]`.

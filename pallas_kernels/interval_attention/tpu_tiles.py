@@ -82,9 +82,9 @@ class Walk(NamedTuple):
         if self.tiles.cost is None:
             return words[b * self.capacity + t]
         row, column = t >> (self.columns.bit_length() - 1), t & (self.columns - 1)
-        flags = FULL if self.tiles.cost == "full" else PARTIAL
-        flags |= jnp.where(column == 0, FIRST, 0) | jnp.where(column == self.columns - 1, LAST, 0)
-        return (row << MAJOR) | (column << MINOR) | flags
+        ends = jnp.where(column == 0, FIRST, 0) | jnp.where(column == self.columns - 1, LAST, 0)
+        kind = FULL if self.tiles.cost == "full" else PARTIAL
+        return (row << MAJOR) | (column << MINOR) | kind | ends
 
     def _spec(self, shape, place: Callable) -> pl.BlockSpec:
         def index(h, b, t, words):
@@ -121,7 +121,7 @@ class Walk(NamedTuple):
         """Runs `kernel` over all visits; `words` `[B C]`, `steps` the most of any row."""
         B, groups = words.shape[0], args[0].shape[-1] // (self.tiles.heads * self.tiles.dim)
         by_head = groups % 2 == 0 or B == 1
-        semantics = ("parallel", "arbitrary") if by_head else ("arbitrary", "parallel")
+        semantics: Any = ("parallel", "arbitrary") if by_head else ("arbitrary", "parallel")
         scratch = specs.pop("scratch_shapes")
         return pl.pallas_call(
             kernel,
