@@ -70,7 +70,7 @@ def interval_attention(
     Raises ValueError if an axis does not divide its dimension, and what the implementation raises.
     """
     _check(q, k, sharding)
-    axes, options = sharding.length, {"scale": scale, "soft_cap": soft_cap}
+    axes = sharding.length
     gather = functools.partial(jax.lax.all_gather, axis_name=axes, axis=1, tiled=True)
 
     def local(q, k, v, clock, start, stop, plan):
@@ -80,8 +80,9 @@ def interval_attention(
             *(q, k, v, clock, start, stop),
             plan=plan,
             implementation=implementation,
+            scale=scale,
+            soft_cap=soft_cap,
             return_lse=True,
-            **options,
         )
 
     tokens = P(sharding.batch, sharding.length)

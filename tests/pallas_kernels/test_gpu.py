@@ -4,12 +4,14 @@ The simulator runs warpgroups, barriers and copies as threads, in any floating d
 nothing of tensor cores, layouts and time, which only lowering (and a GPU) can check.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.interval_attention import gpu, make_plan
+from pallas_kernels.interval_attention import gpu, interval_attention, make_plan
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 
@@ -79,6 +81,36 @@ def test_kernels_lower_for_cuda_without_an_array_of_queries_times_keys(heads, ke
     assert "1000x1000" not in text and "1024x1024" not in text
 
 
+def test_callers_get_the_kernels_by_name_or_on_a_hopper_gpu(monkeypatch):
+    mask = oracle.pack([SHORT], 83)[:3]
+    qkv = tuple(x.astype(jnp.bfloat16) for x in inputs(1, 83, 83, 2, 1, 16, 16)[0])
+
+    def kernels(name):
+        def loss(*qkv):
+            return interval_attention(*qkv, *mask, implementation=name).astype(jnp.float32).sum()
+
+        traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*qkv)
+        return traced.lower(lowering_platforms=("cuda",)).as_text().count("@mosaic_gpu")
+
+    assert kernels("gpu") == 3 and kernels(None) == 0  # there is no GPU here
+    monkeypatch.setattr(gpu, "_is_hopper", lambda: True)
+    assert kernels(None) == 3
+
+
+def test_runs_by_name_on_a_cpu_inside_scan_and_remat():
+    mask = oracle.pack([SHORT], 83)[:3]
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(1, 83, 83, 1, 1, 16, 16)[0])
+
+    def loss(name, q):
+        attend = functools.partial(interval_attention, implementation=name)
+        layer = jax.checkpoint(lambda q, _: (attend(q, k, v, *mask), None))
+        return jnp.sum(jax.lax.scan(layer, q, length=2)[0].astype(jnp.float32) ** 2)
+
+    got, want = (jax.jit(jax.grad(functools.partial(loss, name)))(q) for name in ("gpu", None))
+    got, want = (np.asarray(x, np.float32) for x in (got, want))
+    np.testing.assert_allclose(got, want, atol=0.01 * np.abs(want).max())
+
+
 def test_what_the_kernels_cannot_do_is_refused_with_the_reason():
     intervals = oracle.pack([SHORT], 83)[:3]
     half = lambda x: x.astype(jnp.bfloat16)
@@ -93,4 +125,3 @@ def test_what_the_kernels_cannot_do_is_refused_with_the_reason():
         gpu.forward(
             *inputs(1, 83, 83, 2, 1, 16, 264)[0], *intervals, plan, **options | {"interpret": True}
         )
-    assert not gpu.is_best(*map(half, qkv), None, 1.0)  # there is no Hopper GPU in a test
