@@ -7,12 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.interval_attention import reference
+from pallas_kernels.interval_attention import interval_attention, reference
 
-IMPLEMENTATIONS = {
+by_name = functools.partial(functools.partial, interval_attention, return_lse=True)
+REFERENCES = {
     "reference": reference.interval_attention,
     "reference, chunked": functools.partial(reference.interval_attention, chunk=16),
 }
+FLOAT32 = REFERENCES | {"tpu": by_name(implementation="tpu")}
+IMPLEMENTATIONS = FLOAT32 | {"gpu": by_name(implementation="gpu")}
+
+# Kernels are interpreted, which is slow: they take part in a few of the tests.
+each_reference = pytest.mark.parametrize("implementation", REFERENCES)
+each_in_float32 = pytest.mark.parametrize("implementation", FLOAT32)
 every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 
 
@@ -39,7 +46,7 @@ def visible(name, clock, start, stop):
     """
     (B, T), S = clock.shape, start.shape[1]
     V = -(-S // 8) * 8
-    q, k = jnp.zeros((B, T, 1, 16)), jnp.zeros((B, S, 1, 16))
-    v = jnp.broadcast_to(jnp.eye(S, V)[None, :, None], (B, S, 1, V))
+    q, k = (jnp.zeros((B, n, 1, 16), jnp.bfloat16) for n in (T, S))
+    v = jnp.broadcast_to(jnp.eye(S, V, dtype=q.dtype)[None, :, None], (B, S, 1, V))
     out = jax.jit(IMPLEMENTATIONS[name])(q, k, v, clock, start, stop)[0]
     return np.asarray(out[:, :, 0, :S] > 0)

@@ -9,7 +9,8 @@ from pallas_kernels.interval_attention import interval_attention, reference
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import (
     IMPLEMENTATIONS,
-    every_implementation,
+    each_in_float32,
+    each_reference,
     inputs,
     visible,
 )
@@ -62,7 +63,7 @@ MASKS = {
 }
 
 
-@every_implementation
+@each_in_float32
 def test_masks_of_the_table_are_these_matrices(implementation):
     length = max(len(clock) for clock, *_ in MASKS.values())
     pad = lambda x, fill: np.pad(x, (0, length - len(x)), constant_values=fill)
@@ -80,7 +81,7 @@ def test_masks_of_the_table_are_these_matrices(implementation):
 LENGTH = 53
 
 
-@every_implementation
+@each_reference
 def test_works_inside_jit_vmap_scan_and_remat(implementation):
     intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
     qkv, _ = inputs(2, LENGTH, LENGTH, 2, 1, 16, 16)

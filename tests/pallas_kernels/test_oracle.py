@@ -7,7 +7,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.pallas_kernels import oracle
-from tests.pallas_kernels.implementations import every_implementation, inputs, run
+from tests.pallas_kernels.implementations import (
+    each_in_float32,
+    each_reference,
+    inputs,
+    run,
+)
 
 LENGTH = 83  # a prime: no block divides it
 
@@ -32,21 +37,21 @@ HEADS = {  # N, K, H, V
 
 
 @pytest.mark.parametrize("heads", HEADS)
-@every_implementation
+@each_reference
 def test_every_head_layout(implementation, heads):
     packing = oracle.pack(oracle.TYPICAL, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS[heads])
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-@every_implementation
+@each_reference
 def test_scale_and_soft_cap(implementation):
     packing = oracle.pack(oracle.TYPICAL, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["grouped"])
     check(implementation, packing, qkv, cotangents, 3e-5, scale=0.2, soft_cap=1.5)
 
 
-@every_implementation
+@each_reference
 def test_bfloat16_stays_near_float64_and_keeps_its_dtype(implementation):
     packing = oracle.pack(oracle.TYPICAL, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["grouped"], dtype=jnp.bfloat16)
@@ -55,7 +60,7 @@ def test_bfloat16_stays_near_float64_and_keeps_its_dtype(implementation):
     check(implementation, packing, qkv, cotangents, 0.06)
 
 
-@every_implementation
+@each_in_float32
 def test_queries_of_one_stream_against_keys_of_all(implementation):
     whole = oracle.pack(oracle.TYPICAL, LENGTH)
     some = np.arange(20, 51)
@@ -64,16 +69,29 @@ def test_queries_of_one_stream_against_keys_of_all(implementation):
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-@settings(max_examples=40, deadline=None)
-@given(batch=st.tuples(oracle.rows, oracle.rows), seed=st.integers(0, 9))
-@every_implementation
-def test_random_packings(implementation, batch, seed):
+def check_random(implementation, batch, seed):
     packing = oracle.pack(batch, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["one head"], seed=seed)
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-@every_implementation
+random_packings = given(batch=st.tuples(oracle.rows, oracle.rows), seed=st.integers(0, 9))
+
+
+@settings(max_examples=40, deadline=None)
+@random_packings
+@each_reference
+def test_random_packings(implementation, batch, seed):
+    check_random(implementation, batch, seed)
+
+
+@settings(max_examples=10, deadline=None)
+@random_packings
+def test_random_packings_on_interpreted_tpu_kernels(batch, seed):
+    check_random("tpu", batch, seed)
+
+
+@each_in_float32
 def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient(implementation):
     packing = oracle.pack(oracle.TYPICAL, LENGTH)
     blind = ~packing.mask.any(2)
