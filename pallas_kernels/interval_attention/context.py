@@ -4,10 +4,16 @@ The compiler cannot partition a Pallas kernel, so each device runs it on its own
 all keys of its rows and heads. Keys and values are gathered over the axes of the sequence; going
 backward their gradients are summed and scattered. Nothing is approximated.
 
-Keys are gathered and not passed round a ring because the work of packed rows is uneven: in a ring
-all devices wait, at every step, for the one with most blocks to visit, while gathered keys let
-each go through its own list. Of grouped heads, keys and values are small: at 128k tokens, 4 key
-heads of 128 and bfloat16 they take 256 MiB on a device while a layer runs.
+Keys are gathered and not passed round a ring because the work of packed rows is uneven. In a ring
+all devices wait, at every step, for the one with most blocks to visit; with gathered keys each goes
+through its own list. Over 8 devices and blocks of 128, the rows of `packings.json` would take a
+ring 1.06 to 1.5 times as many visits one after another in row order, and 1.27 to 1.9 times in two
+streams. Of grouped heads, keys and values are small: at 128k tokens, 4 key heads of 128 and
+bfloat16 they take 256 MiB of a device while a layer runs.
+
+The slowest device still has 1.1 to 2.6 times the mean to do, if each holds a stretch of the row.
+Attention reads clocks and not places, so a packer may deal out blocks in turn, which makes that
+1.06 to 1.6.
 
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `Hv` value dim.
 """
