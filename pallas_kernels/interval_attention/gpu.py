@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from pallas_kernels.interval_attention import gpu_backward, gpu_forward
-from pallas_kernels.interval_attention.gpu_forward import WARPGROUPS, Options
+from pallas_kernels.interval_attention.gpu_forward import MAX_WARPGROUPS, Options
 from pallas_kernels.interval_attention.gpu_warpgroup import ROWS
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 
-BLOCK = ROWS * WARPGROUPS  # queries of one program, and keys that its plan tells apart
+BLOCK = ROWS * MAX_WARPGROUPS  # queries of one program, and keys that its plan tells apart
 WIDTH = 64  # head dims are padded to a multiple: a row of shared memory
 MAX_WIDTH = 256
 NEVER = 1e30  # stands for the lse of a query that sees no key: all its probabilities are zero

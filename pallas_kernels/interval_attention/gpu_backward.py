@@ -37,6 +37,11 @@ from pallas_kernels.interval_attention.plan import Visits
 
 STEP = 64  # keys or queries of one step
 
+# Columns of dk and dv that a kernel may sum up at once. With more (two heads of 128), the 168
+# registers of a thread overflow and ptxas makes the products wait for one another (C7512). 232
+# would do, and are asked for, but in relocatable code, which XLA makes, ptxas ignores that (C7504).
+MAX_SUMS = 192
+
 
 class Sides(NamedTuple):
     """One side of the scores, queries or keys, in global or shared memory."""
@@ -65,9 +70,9 @@ def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns
     """
     queries, keys = Sides(q, d_out, clock, stats), Sides(k, v, ends)
     dq = _queries(options, queries, keys, rows)
-    if q.shape[-1] + v.shape[-1] <= 256:
+    if q.shape[-1] + v.shape[-1] <= MAX_SUMS:
         return dq, *_keys(options, queries, keys, columns, (True, True))
-    [dk] = _keys(options, queries, keys, columns, (True, False))  # registers hold one of them
+    [dk] = _keys(options, queries, keys, columns, (True, False))
     [dv] = _keys(options, queries, keys, columns, (False, True))
     return dq, dk, dv
 

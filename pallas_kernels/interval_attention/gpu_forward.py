@@ -1,7 +1,7 @@
 """The forward pass on a Hopper GPU: an online softmax over the visited key blocks.
 
-Two warpgroups with `ROWS` queries each take turns at the tensor cores, so that one multiplies while
-the other does its softmax (FlashAttention-3, arXiv 2407.08608); a third one fetches keys. Partial
+Warpgroups with `ROWS` queries each take turns at the tensor cores, so that one multiplies while the
+other does its softmax (FlashAttention-3, arXiv 2407.08608); a third one fetches keys. Partial
 blocks come first, then full ones, which evaluate no mask.
 
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `V` value dim.
@@ -36,7 +36,7 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
 from pallas_kernels.interval_attention.plan import Visits
 
 LOWEST = -1e20  # where maxima start: below every score, and far above that of a hidden key
-WARPGROUPS = 2
+MAX_WARPGROUPS = 2
 STAGES = 2  # steps whose keys are in shared memory
 
 
@@ -78,21 +78,21 @@ class Scratch(NamedTuple):
     turn: Any  # at the tensor cores
 
 
-def _scratch(H: int, V: int, step: int, dtype) -> Scratch:
+def _scratch(H: int, V: int, step: int, warpgroups: int, dtype) -> Scratch:
     return Scratch(
-        q=shared(WARPGROUPS, ROWS, H, dtype=dtype),
-        out=None if H == V else shared(WARPGROUPS, ROWS, V, dtype=dtype),
-        clock=shared(WARPGROUPS, ROWS, dtype=jnp.int32),
-        lse=shared(WARPGROUPS, ROWS, dtype=jnp.float32),
+        q=shared(warpgroups, ROWS, H, dtype=dtype),
+        out=None if H == V else shared(warpgroups, ROWS, V, dtype=dtype),
+        clock=shared(warpgroups, ROWS, dtype=jnp.int32),
+        lse=shared(warpgroups, ROWS, dtype=jnp.float32),
         k=shared(STAGES, step, H, dtype=dtype),
         v=shared(STAGES, step, V, dtype=dtype),
         ends=shared(STAGES, 2, step, dtype=jnp.int32),
-        q_ready=plgpu.Barrier(num_arrivals=2, num_barriers=WARPGROUPS),
+        q_ready=plgpu.Barrier(num_arrivals=2, num_barriers=warpgroups),
         k_ready=plgpu.Barrier(num_arrivals=2, num_barriers=STAGES),
         v_ready=plgpu.Barrier(num_barriers=STAGES),
-        k_free=plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
-        v_free=plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
-        turn=plgpu.Barrier(num_arrivals=WARPGROUPS),
+        k_free=plgpu.Barrier(num_arrivals=warpgroups, num_barriers=STAGES),
+        v_free=plgpu.Barrier(num_arrivals=warpgroups, num_barriers=STAGES),
+        turn=plgpu.Barrier(num_arrivals=warpgroups),
     )
 
 
@@ -101,8 +101,9 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
     whole blocks. Returns the output `[B T N V]` and the log-sum-exp `[B N T]` (float32).
     """
     (B, T, N, H), K, V = q.shape, k.shape[2], v.shape[3]
-    step = min(128 if max(H, V) <= 128 else 64, options.block_k)
-    tile = ROWS * WARPGROUPS
+    # Registers and shared memory hold a tile of 128 queries and steps of 128 keys, or wider heads.
+    warpgroups, step = (MAX_WARPGROUPS, 128) if max(H, V) <= 128 else (1, 64)
+    tile = ROWS * warpgroups
 
     def kernel(words, begin, partial, full, order, q, k, v, clock, ends, out, lse, scratch):
         row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
@@ -136,7 +137,7 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
 
             feed(walk.steps, STAGES, [(scratch.k_free, copy_k), (scratch.v_free, copy_v)])
 
-        in_roles(compute, load, WARPGROUPS)
+        in_roles(compute, load, warpgroups)
 
     return launch(
         kernel,
@@ -145,8 +146,8 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
             jax.ShapeDtypeStruct((B, N, T), jnp.float32),
         ],
         {"head": N, "tile": T // tile, "row": B},
-        [_scratch(H, V, step, q.dtype)],
-        warpgroups=WARPGROUPS,
+        [_scratch(H, V, step, warpgroups, q.dtype)],
+        warpgroups=warpgroups,
         simulated=options.simulated,
     )(*rows, longest_first(rows), q, k, v, clock, ends)
 
