@@ -16,6 +16,17 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.interval_attention.gpu_forward import Options, see
+from pallas_kernels.interval_attention.gpu_sides import (
+    STEP,
+    Scratch,
+    Side,
+    at,
+    feed_both,
+    give,
+    scratch_of,
+    size_of,
+    take,
+)
 from pallas_kernels.interval_attention.gpu_warpgroup import (
     MATRIX,
     PER_COLUMN,
@@ -24,42 +35,19 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
     Product,
     Walk,
     Warpgroup,
-    feed,
     in_roles,
     launch,
     locate,
     longest_first,
     per_column,
     per_row,
-    shared,
 )
 from pallas_kernels.interval_attention.plan import Visits
-
-STEP = 64  # keys or queries of one step
 
 # Columns of dk and dv that a kernel may sum up at once. With more (two heads of 128), the 168
 # registers of a thread overflow and ptxas makes the products wait for one another (C7512). 232
 # would do, and are asked for, but in relocatable code, which XLA makes, ptxas ignores that (C7504).
 MAX_SUMS = 192
-
-
-class Sides(NamedTuple):
-    """One side of the scores, queries or keys, in global or shared memory."""
-
-    first: Any  # [.. H]: q or k
-    second: Any  # [.. V]: d_out or v
-    ranks: Any  # what the mask is made of: clock [1 ..], or start and stop [2 ..]
-    stats: Any = None  # [2 ..]: of queries, the lse (log 2) and what is taken off d_p
-
-
-class Scratch(NamedTuple):
-    own: Sides  # [warpgroups ROWS ..]: what a warpgroup works for
-    other: Sides  # [stages STEP ..]: what it visits
-    own_ready: Any
-    first_ready: Any
-    second_ready: Any
-    first_free: Any
-    second_free: Any
 
 
 def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns):
@@ -68,7 +56,7 @@ def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns
     `stats [B N 2 T]`: the lse in units of log 2 (large where a query sees no key), and
     `out . d_out - d_lse`.
     """
-    queries, keys = Sides(q, d_out, clock, stats), Sides(k, v, ends)
+    queries, keys = Side(q, d_out, clock, stats), Side(k, v, ends)
     dq = _queries(options, queries, keys, rows)
     if q.shape[-1] + v.shape[-1] <= MAX_SUMS:
         return dq, *_keys(options, queries, keys, columns, (True, True))
@@ -77,70 +65,10 @@ def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns
     return dq, dk, dv
 
 
-def _size(H: int, V: int) -> tuple[int, int]:
-    """Warpgroups that compute, and stages, as many as shared memory (227 KiB) holds."""
-    return (2, 3) if max(H, V) <= 128 else (1, 2)
-
-
-def _scratch(own: Sides, other: Sides) -> Scratch:
-    warpgroups, stages = _size(own.first.shape[-1], own.second.shape[-1])
-
-    def side(given: Sides, n: int, length: int) -> Sides:
-        first, second = (
-            shared(n, length, x.shape[-1], dtype=x.dtype) for x in (given.first, given.second)
-        )
-        ranks = shared(n, given.ranks.shape[1], length, dtype=jnp.int32)
-        has_stats = given.stats is not None
-        return Sides(
-            first, second, ranks, shared(n, 2, length, dtype=jnp.float32) if has_stats else None
-        )
-
-    free = plgpu.Barrier(num_arrivals=warpgroups, num_barriers=stages)
-    copies = lambda given: len(jax.tree.leaves(given))
-    return Scratch(
-        own=side(own, warpgroups, ROWS),
-        other=side(other, stages, STEP),
-        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=warpgroups),
-        first_ready=plgpu.Barrier(num_arrivals=copies(other) - 1, num_barriers=stages),
-        second_ready=plgpu.Barrier(num_barriers=stages),
-        first_free=free,
-        second_free=free,
-    )
-
-
-def _copy_first(given: Sides, to: Sides, row, head, where, ready) -> None:
-    """Into shared memory: all but the second array, which has barriers of its own."""
-    plgpu.copy_gmem_to_smem(given.first.at[row, where, head], to.first, ready)
-    plgpu.copy_gmem_to_smem(given.ranks.at[row, :, where], to.ranks, ready)
-    if given.stats is not None:
-        plgpu.copy_gmem_to_smem(given.stats.at[row, head, :, where], to.stats, ready)
-
-
-def _copy_second(given: Sides, to: Sides, row, head, where, ready) -> None:
-    plgpu.copy_gmem_to_smem(given.second.at[row, where, head], to.second, ready)
-
-
-def _take(given: Sides, to: Sides, row, head, where, ready) -> None:
-    _copy_first(given, to, row, head, where, ready)
-    _copy_second(given, to, row, head, where, ready)
-    plgpu.barrier_wait(ready)
-
-
-def _at(side: Sides, index) -> Sides:
-    return Sides(*(None if ref is None else ref.at[index] for ref in side))
-
-
-def _give(values, to, target) -> None:
-    """Registers -> shared memory -> global memory."""
-    to[...] = values.astype(target.dtype)
-    plgpu.commit_smem()
-    plgpu.copy_smem_to_gmem(to, target)
-
-
-def _queries(options: Options, queries: Sides, keys: Sides, rows: Visits):
+def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
     """dq `[B T N H]`."""
     (B, T, N, H), K, V = queries.first.shape, keys.first.shape[2], keys.second.shape[3]
-    warpgroups, stages = _size(H, V)
+    warpgroups, stages = size_of(H, V)
     tile = ROWS * warpgroups
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, dq, s):
@@ -149,22 +77,22 @@ def _queries(options: Options, queries: Sides, keys: Sides, rows: Visits):
         walk = Walk.of(Visits(words, begin, partial, full), row, block, options.block_k // STEP)
 
         def compute(index):
-            where, own = pl.ds(first + index * ROWS, ROWS), _at(s.own, index)
-            _take(Sides(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
+            where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
+            take(Side(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
             visit = functools.partial(_visit_keys, options, s, own)
             zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
             total = walk.run(visit, zeros, stages)
-            _give(total * options.scale, own.first, dq.at[row, where, head])
+            give(total * options.scale, own.first, dq.at[row, where, head])
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            given, key_head = Sides(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
+            given, key_head = Side(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
 
             def supply(copy, ready, i, slot):
-                where, other = pl.ds(walk.part(i) * STEP, STEP), _at(s.other, slot)
+                where, other = pl.ds(walk.part(i) * STEP, STEP), at(s.other, slot)
                 copy(given, other, row, key_head, where, ready.at[slot])
 
-            _feed(s, walk.steps, stages, supply)
+            feed_both(s, walk.steps, stages, supply)
 
         in_roles(compute, load, warpgroups)
 
@@ -172,15 +100,15 @@ def _queries(options: Options, queries: Sides, keys: Sides, rows: Visits):
         kernel,
         jax.ShapeDtypeStruct((B, T, N, H), queries.first.dtype),
         {"head": N, "tile": T // tile, "row": B},
-        [_scratch(queries, keys)],
+        [scratch_of(queries, keys)],
         warpgroups=warpgroups,
         simulated=options.simulated,
     )(*rows, longest_first(rows), *queries, *keys[:3])
 
 
-def _visit_keys(options: Options, s: Scratch, own: Sides, slot, dq, masked: bool):
+def _visit_keys(options: Options, s: Scratch, own: Side, slot, dq, masked: bool):
     """One step of keys, added to dq of a warpgroup's queries (not yet scaled)."""
-    wg, other = Warpgroup(options.simulated), _at(s.other, slot)
+    wg, other = Warpgroup(options.simulated), at(s.other, slot)
     plgpu.barrier_wait(s.first_ready.at[slot])
     plgpu.barrier_wait(s.second_ready.at[slot])
     products = [Product(own.first, other.first, True), Product(own.second, other.second, True)]
@@ -212,10 +140,10 @@ def _slopes(options: Options, soft, p, d_p, less):
     return d_s if options.soft_cap is None else d_s * (1 - soft * soft)
 
 
-def _keys(options: Options, queries: Sides, keys: Sides, columns: Visits, wanted):
+def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
     """dk `[B S K H]` and dv `[B S K V]`, those that are `wanted`."""
     (B, S, K, H), N, V = keys.first.shape, queries.first.shape[2], keys.second.shape[3]
-    warpgroups, stages = _size(H, V)
+    warpgroups, stages = size_of(H, V)
     tile, G = ROWS * warpgroups, N // K
     widths = [n * want for n, want in zip((H, V), wanted, strict=True)]
 
@@ -227,8 +155,8 @@ def _keys(options: Options, queries: Sides, keys: Sides, columns: Visits, wanted
         walk = Walk.of(lists, row, block, options.block_q // STEP)
 
         def compute(index):
-            where, own = pl.ds(first + index * ROWS, ROWS), _at(s.own, index)
-            _take(Sides(k, v, ends), own, row, head, where, s.own_ready.at[index])
+            where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
+            take(Side(k, v, ends), own, row, head, where, s.own_ready.at[index])
             visit = functools.partial(_visit_queries, options, s, own)
             of_head = lambda g, totals: walk.run(visit, totals, stages, before=g * walk.steps)
             zeros = lambda width: Warpgroup(options.simulated).full((ROWS, width), 0, MATRIX)
@@ -236,20 +164,20 @@ def _keys(options: Options, queries: Sides, keys: Sides, columns: Visits, wanted
             dk, dv = jax.lax.fori_loop(0, G, of_head, totals)
             targets = iter(outputs)
             if dk is not None:
-                _give(dk * options.scale, own.first, next(targets).at[row, where, head])
+                give(dk * options.scale, own.first, next(targets).at[row, where, head])
             if dv is not None:
-                _give(dv, own.second, next(targets).at[row, where, head])
+                give(dv, own.second, next(targets).at[row, where, head])
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            given = Sides(q, do, clock, stats)
+            given = Side(q, do, clock, stats)
 
             def supply(copy, ready, i, slot):
                 g, j = jax.lax.div(i, walk.steps), jax.lax.rem(i, walk.steps)
-                where, other = pl.ds(walk.part(j) * STEP, STEP), _at(s.other, slot)
+                where, other = pl.ds(walk.part(j) * STEP, STEP), at(s.other, slot)
                 copy(given, other, row, head * G + g, where, ready.at[slot])
 
-            _feed(s, G * walk.steps, stages, supply)
+            feed_both(s, G * walk.steps, stages, supply)
 
         in_roles(compute, load, warpgroups)
 
@@ -258,7 +186,7 @@ def _keys(options: Options, queries: Sides, keys: Sides, columns: Visits, wanted
         kernel,
         [shape for shape, want in zip(shapes, wanted, strict=True) if want],
         {"head": K, "tile": S // tile, "row": B},
-        [_scratch(keys, queries)],
+        [scratch_of(keys, queries)],
         warpgroups=warpgroups,
         simulated=options.simulated,
     )(*columns, longest_first(columns), *queries, *keys[:3])
@@ -271,9 +199,9 @@ class Gradients(NamedTuple):
     dv: Any  # [ROWS V]
 
 
-def _visit_queries(options: Options, s: Scratch, own: Sides, slot, totals: Gradients, masked: bool):
+def _visit_queries(options: Options, s: Scratch, own: Side, slot, totals: Gradients, masked: bool):
     """One step of queries, added to `totals`. Scores are transposed: rows are keys."""
-    wg, other = Warpgroup(options.simulated), _at(s.other, slot)
+    wg, other = Warpgroup(options.simulated), at(s.other, slot)
     dk, dv = totals
     plgpu.barrier_wait(s.first_ready.at[slot])
     [scores] = wg.products([Product(own.first, other.first, True)])
@@ -300,10 +228,3 @@ def _visit_queries(options: Options, s: Scratch, own: Sides, slot, totals: Gradi
         [dk] = wg.add_products([dk], [Product(d_s, other.first)])
     plgpu.barrier_arrive(s.first_free.at[slot])
     return Gradients(dk, dv)
-
-
-def _feed(s: Scratch, steps, stages: int, supply) -> None:
-    """Feeds both arrays of the other side; `supply(copy, ready, step, slot)`."""
-    first = functools.partial(supply, _copy_first, s.first_ready)
-    second = functools.partial(supply, _copy_second, s.second_ready)
-    feed(steps, stages, [(s.first_free, first), (s.second_free, second)])

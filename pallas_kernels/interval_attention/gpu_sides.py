@@ -1,0 +1,103 @@
+"""The two sides of the scores in the backward pass on a GPU: how they get to the warpgroups.
+
+A warpgroup works for its own queries and visits keys, or the other way round.
+
+`B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `V` value dim.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, feed, shared
+
+STEP = 64  # keys or queries of one step
+
+
+class Side(NamedTuple):
+    """One side of the scores, queries or keys, in global or shared memory."""
+
+    first: Any  # [.. H]: q or k
+    second: Any  # [.. V]: d_out or v
+    ranks: Any  # what the mask is made of: clock [1 ..], or start and stop [2 ..]
+    stats: Any = None  # [2 ..]: of queries, the lse (log 2) and what is taken off d_p
+
+
+class Scratch(NamedTuple):
+    own: Side  # [warpgroups ROWS ..]: what a warpgroup works for
+    other: Side  # [stages STEP ..]: what it visits
+    own_ready: Any
+    first_ready: Any
+    second_ready: Any
+    first_free: Any
+    second_free: Any
+
+
+def size_of(H: int, V: int) -> tuple[int, int]:
+    """Warpgroups that compute, and stages, as many as shared memory (227 KiB) holds."""
+    return (2, 3) if max(H, V) <= 128 else (1, 2)
+
+
+def scratch_of(own: Side, other: Side) -> Scratch:
+    warpgroups, stages = size_of(own.first.shape[-1], own.second.shape[-1])
+
+    def side(given: Side, n: int, length: int) -> Side:
+        first, second = (
+            shared(n, length, x.shape[-1], dtype=x.dtype) for x in (given.first, given.second)
+        )
+        ranks = shared(n, given.ranks.shape[1], length, dtype=jnp.int32)
+        has_stats = given.stats is not None
+        return Side(
+            first, second, ranks, shared(n, 2, length, dtype=jnp.float32) if has_stats else None
+        )
+
+    free = plgpu.Barrier(num_arrivals=warpgroups, num_barriers=stages)
+    copies = lambda given: len(jax.tree.leaves(given))
+    return Scratch(
+        own=side(own, warpgroups, ROWS),
+        other=side(other, stages, STEP),
+        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=warpgroups),
+        first_ready=plgpu.Barrier(num_arrivals=copies(other) - 1, num_barriers=stages),
+        second_ready=plgpu.Barrier(num_barriers=stages),
+        first_free=free,
+        second_free=free,
+    )
+
+
+def copy_first(given: Side, to: Side, row, head, where, ready) -> None:
+    """Into shared memory: all but the second array, which has barriers of its own."""
+    plgpu.copy_gmem_to_smem(given.first.at[row, where, head], to.first, ready)
+    plgpu.copy_gmem_to_smem(given.ranks.at[row, :, where], to.ranks, ready)
+    if given.stats is not None:
+        plgpu.copy_gmem_to_smem(given.stats.at[row, head, :, where], to.stats, ready)
+
+
+def copy_second(given: Side, to: Side, row, head, where, ready) -> None:
+    plgpu.copy_gmem_to_smem(given.second.at[row, where, head], to.second, ready)
+
+
+def take(given: Side, to: Side, row, head, where, ready) -> None:
+    copy_first(given, to, row, head, where, ready)
+    copy_second(given, to, row, head, where, ready)
+    plgpu.barrier_wait(ready)
+
+
+def at(side: Side, index) -> Side:
+    return Side(*(None if ref is None else ref.at[index] for ref in side))
+
+
+def give(values, to, target) -> None:
+    """Registers -> shared memory -> global memory."""
+    to[...] = values.astype(target.dtype)
+    plgpu.commit_smem()
+    plgpu.copy_smem_to_gmem(to, target)
+
+
+def feed_both(s: Scratch, steps, stages: int, supply) -> None:
+    """Feeds both arrays of the other side; `supply(copy, ready, step, slot)`."""
+    first = functools.partial(supply, copy_first, s.first_ready)
+    second = functools.partial(supply, copy_second, s.second_ready)
+    feed(steps, stages, [(s.first_free, first), (s.second_free, second)])
