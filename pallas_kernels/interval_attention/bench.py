@@ -97,11 +97,12 @@ def cycles(run, args, dump: str) -> int:
         with open(path) as file:
             blocks = re.findall(r"hlo_op_estimate \{(.*?)\n\}", file.read(), re.S)
         os.remove(path)
-        found += [int(x) for b in blocks if "attention" in b for x in _ESTIMATE.findall(b)]
+        found += [int(x) for b in blocks if _KERNEL.search(b) for x in _ESTIMATE.findall(b)]
     return max(found)
 
 
 _ESTIMATE = re.compile(r"estimated_cycles: (\d+)")
+_KERNEL = re.compile("attention|splash")
 
 
 def dense(tiles: Tiles, way: str, sizes: Sizes, shape) -> tuple[Callable, list]:
@@ -120,7 +121,7 @@ def dense(tiles: Tiles, way: str, sizes: Sizes, shape) -> tuple[Callable, list]:
     ]
     if way == "forward":
         return lambda words, *x: tpu_forward.forward(walk, words, n * m, *x), args
-    args += [shape(b16, 1, T, N * tiles.value_dim), *[shape(f32, 1, K, tiles.heads, T)] * 2]
+    args += [shape(b16, 1, T, N * tiles.value_dim)] * 2 + [shape(f32, 1, K, tiles.heads, T)] * 2
 
     def backward(words, *arrays: Any):
         return tpu_backward.backward(walk, words, n * m, *arrays, dtype=b16)

@@ -54,20 +54,20 @@ def backward(
     """Gradients of q, k and v; `out` and `lse` as `forward` gave them."""
     tiles = _tiles(q, k, v, plan, scale, soft_cap, interpret)
     blind = lse == -jnp.inf
-    slope = jnp.einsum("btnv,btnv->btn", out, d_out, preferred_element_type=jnp.float32)
-    slope = slope - jnp.where(blind, 0.0, d_lse)
+    d_lse = jnp.where(blind, 0.0, d_lse)
     lse = jnp.where(blind, -HIDDEN, lse * LOG2E)  # makes every probability zero
 
     S, d_queries, d_keys = k.shape[1], [], []
     span = tpu_backward.max_keys(tiles, k.dtype)
     dtype = jnp.float32 if span < S else q.dtype  # of parts of a sum
 
-    def run(plan, q, clock, d_out, lse, slope, *keys):
+    def run(plan, q, clock, out, d_out, lse, d_lse, *keys):
         walk, words, steps = _walk(tiles, plan)
         args = _arguments(tiles, plan, q, clock, *keys)
-        d_out = _flat(d_out, args[0].shape[1], tiles.value_dim)
-        statistics = (_statistics(tiles, x, args[0].shape[1]) for x in (lse, slope))
-        arrays: Any = (*args, d_out, *statistics)
+        length = args[0].shape[1]
+        values = (_flat(x, length, tiles.value_dim) for x in (out, d_out))
+        statistics = (_statistics(tiles, x, length) for x in (lse, d_lse))
+        arrays: Any = (*args, *values, *statistics)
         return tpu_backward.backward(walk, words, steps, *arrays, dtype=dtype)
 
     for low in range(0, S, span):
@@ -76,7 +76,7 @@ def backward(
         if span < S:
             blocks = {"block_q": plan.block_q, "block_k": plan.block_k}
             part = make_plan(clock, *keys[2:], **blocks, capacity=plan.rows.full.shape[-1] * span)
-        d_q, *d_kv = _by_rows(run, part, q, clock, d_out, lse, slope, *keys)
+        d_q, *d_kv = _by_rows(run, part, q, clock, out, d_out, lse, d_lse, *keys)
         d_queries.append(d_q)
         d_keys.append([_heads(d, x) for d, x in zip(d_kv, keys[:2], strict=True)])
     d_k, d_v = (jnp.concatenate(parts, 1) for parts in zip(*d_keys, strict=True))

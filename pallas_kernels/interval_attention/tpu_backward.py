@@ -25,26 +25,26 @@ def max_keys(tiles: Tiles, dtype) -> int:
     return max(1, KEY_BYTES // each // tiles.block_k) * tiles.block_k
 
 
-def backward(walk: Walk, words, steps, q, k, v, clock, bounds, d_out, lse, slope, *, dtype):
+def backward(walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, d_lse, *, dtype):
     """Gradients of the padded arguments, as in `Walk`; those of the queries in `dtype`.
 
-    `lse` in units of log 2, and `slope`, the mean of a query's `d_p`: `[B N/heads heads T]`.
+    `lse`, in units of log 2, and `d_lse`: `[B N/heads heads T]`.
     """
     tiles = walk.tiles
     B, S = k.shape[:2]
     steps_of_heads = lse.shape[1]
-    out = _out_dtype(tiles, k.dtype)
+    written = _out_dtype(tiles, k.dtype)
     whole = lambda dim: pl.BlockSpec((None, S, dim), lambda h, b, t, words: (b, 0, h))
     d_q, d_k, d_v = walk.launch(
         "interval_attention_backward",
         functools.partial(_kernel, walk),
         words,
         steps,
-        (q, k, v, clock, bounds, d_out, lse, slope),
+        (q, k, v, clock, bounds, out, d_out, lse, d_lse),
         [
             (q.shape, dtype),
-            ((B, S, steps_of_heads * tiles.dim), out),
-            ((B, S, steps_of_heads * tiles.value_dim), out),
+            ((B, S, steps_of_heads * tiles.dim), written),
+            ((B, S, steps_of_heads * tiles.value_dim), written),
         ],
         in_specs=[
             walk.queries(tiles.dim),
@@ -53,11 +53,13 @@ def backward(walk: Walk, words, steps, q, k, v, clock, bounds, d_out, lse, slope
             walk.clock(),
             walk.bounds(),
             walk.queries(tiles.value_dim),
+            walk.queries(tiles.value_dim),
             walk.statistics(),
             walk.statistics(),
         ],
         out_specs=[walk.queries(tiles.dim), whole(tiles.dim), whole(tiles.value_dim)],
         scratch_shapes=[
+            ((tiles.heads, tiles.block_q), jnp.float32),
             ((tiles.heads, tiles.dim, tiles.block_q), jnp.float32),
             ((S, tiles.dim), jnp.float32),
             ((S, tiles.value_dim), jnp.float32),
@@ -85,12 +87,14 @@ class _Refs(NamedTuple):
     v: Any  # [block_k V]
     clock: Any  # [1 block_q]
     bounds: Any  # [2 block_k]
+    out: Any  # [block_q heads*V]
     d_out: Any  # [block_q heads*V]
     lse: Any  # [heads block_q]
-    slope: Any  # [heads block_q]
+    d_lse: Any  # [heads block_q]
     d_q: Any  # [block_q heads*H]
     d_k: Any  # [S H]
     d_v: Any  # [S V]
+    slope: Any  # scratch [heads block_q]: the mean of a query's d_p, less its d_lse
     q_sums: Any  # scratch [heads H block_q]
     k_sums: Any  # scratch [S H]
     v_sums: Any  # scratch [S V]
@@ -107,10 +111,7 @@ def _kernel(walk: Walk, words, *refs):
         at.k_sums[...] = jnp.zeros_like(at.k_sums)
         at.v_sums[...] = jnp.zeros_like(at.v_sums)
 
-    @pl.when((word & FIRST) != 0)
-    def _():
-        at.q_sums[...] = jnp.zeros_like(at.q_sums)
-
+    pl.when((word & FIRST) != 0)(lambda: _turn(tiles, at))
     pl.when((word & FULL) != 0)(lambda: _visit(tiles, at, place, masked=False))
     pl.when((word & PARTIAL) != 0)(lambda: _visit(tiles, at, place, masked=True))
 
@@ -124,6 +125,16 @@ def _kernel(walk: Walk, words, *refs):
     def _():
         at.d_k[...] = (at.k_sums[...] * tiles.scale).astype(at.d_k.dtype)
         at.d_v[...] = at.v_sums[...].astype(at.d_v.dtype)
+
+
+def _turn(tiles: Tiles, at: _Refs):
+    """Begins a block of queries."""
+    at.q_sums[...] = jnp.zeros_like(at.q_sums)
+    for head in range(tiles.heads):
+        here = tiles.of(head, tiles.value_dim)
+        products = at.out[:, here].astype(jnp.float32) * at.d_out[:, here].astype(jnp.float32)
+        row = slice(head, head + 1)
+        at.slope[row, :] = products.T.sum(0, keepdims=True) - at.d_lse[row, :]
 
 
 def _visit(tiles: Tiles, at: _Refs, place, *, masked: bool):
