@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.interval_attention.plan import FIRST, FULL, LAST, PARTIAL
 from pallas_kernels.interval_attention.tpu_tiles import HIDDEN, LANES, LOG2E, Tiles, Walk
@@ -124,5 +125,6 @@ def _finish(tiles: Tiles, at: _Refs):
 
 def _inverse(x):
     """`1 / x` by a step of Newton's method, in half of the time of a division."""
-    y = pl.reciprocal(x, approx=True)
+    reciprocal = pltpu.reciprocal if hasattr(pltpu, "reciprocal") else pl.reciprocal  # jax < 0.12
+    y = reciprocal(x, approx=True)
     return y * (2 - x * y)
