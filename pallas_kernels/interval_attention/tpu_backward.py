@@ -31,8 +31,7 @@ def backward(walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, 
     `lse`, in units of log 2, and `d_lse`: `[B N/heads heads T]`.
     """
     tiles = walk.tiles
-    B, S = k.shape[:2]
-    steps_of_heads = lse.shape[1]
+    (B, S, _), groups = k.shape, lse.shape[1]
     written = _out_dtype(tiles, k.dtype)
     whole = lambda dim: pl.BlockSpec((None, S, dim), lambda h, b, t, words: (b, 0, h))
     d_q, d_k, d_v = walk.launch(
@@ -43,8 +42,8 @@ def backward(walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, 
         (q, k, v, clock, bounds, out, d_out, lse, d_lse),
         [
             (q.shape, dtype),
-            ((B, S, steps_of_heads * tiles.dim), written),
-            ((B, S, steps_of_heads * tiles.value_dim), written),
+            ((B, S, groups * tiles.dim), written),
+            ((B, S, groups * tiles.value_dim), written),
         ],
         in_specs=[
             walk.queries(tiles.dim),
