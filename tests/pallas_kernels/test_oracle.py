@@ -69,10 +69,10 @@ def test_queries_of_one_stream_against_keys_of_all(implementation):
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-def check_random(implementation, batch, seed):
+def check_random(implementation, batch, seed, tolerance):
     packing = oracle.pack(batch, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["one head"], seed=seed)
-    check(implementation, packing, qkv, cotangents, 3e-5)
+    check(implementation, packing, qkv, cotangents, tolerance)
 
 
 random_packings = given(batch=st.tuples(oracle.rows, oracle.rows), seed=st.integers(0, 9))
@@ -82,13 +82,14 @@ random_packings = given(batch=st.tuples(oracle.rows, oracle.rows), seed=st.integ
 @random_packings
 @each_reference
 def test_random_packings(implementation, batch, seed):
-    check_random(implementation, batch, seed)
+    check_random(implementation, batch, seed, 3e-5)
 
 
 @settings(max_examples=10, deadline=None)
 @random_packings
 def test_random_packings_on_interpreted_tpu_kernels(batch, seed):
-    check_random("tpu", batch, seed)
+    # Inverses are within 4e-6 (a step of Newton's from bfloat16), and gradients cancel.
+    check_random("tpu", batch, seed, 3e-4)
 
 
 @each_in_float32
