@@ -79,8 +79,18 @@ def _run(call: Call, way: str, *args):
 
 def _suits(name: str, call: Call, qkv, mask: Mask) -> bool:
     """Whether a kernel runs on its platform: a named one does or fails; not every GPU can."""
+    if call.implementation is not None:
+        return True
     best = getattr(KERNELS[name][1], "is_best", None)
-    return call.implementation is not None or best is None or best(*qkv, mask.plan, call.scale)
+    return not _is_partitioned() and (best is None or best(*qkv, mask.plan, call.scale))
+
+
+def _is_partitioned() -> bool:
+    """Whether the compiler cuts the program up over devices: it cannot cut a kernel, for which the
+    call must stand in a `shard_map` (`context.py`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return any(size > 1 and kind == jax.sharding.AxisType.Auto for size, kind in axes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

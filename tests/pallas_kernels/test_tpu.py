@@ -176,3 +176,11 @@ def test_blocks_that_a_tpu_cannot_have_and_plans_of_other_shapes_are_refused():
     other = plan_128(mask[0], *(x[:, 1:] for x in mask[1:]))
     with pytest.raises(ValueError, match=r"plan.start has shape \(2, 255\)"):
         run(qkv, mask, "tpu", other)
+
+
+def test_the_compiler_is_left_no_kernel_to_cut_up_over_devices():
+    qkv, mask = inputs(256, 256, 2, 1, 64, 64)
+    program = lambda: str(jax.make_jaxpr(lambda *x: interval_attention(*x, *mask))(*qkv))
+    assert "pallas_call" in program()
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))):
+        assert "pallas_call" not in program()
