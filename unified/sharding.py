@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -39,11 +39,20 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """
     if len(names) != x.ndim:
         raise ValueError(f"{len(names)} axis names {names} for an array of shape {x.shape}")
+    place = placement(x.shape, *names)
+    return x if place is None else jax.lax.with_sharding_constraint(x, place[1])
+
+
+def placement(shape: Sequence[int], *names: str | None) -> tuple[AbstractMesh, P] | None:
+    """The mesh that the program is spread over by the compiler, and how an array lies on it.
+
+    None on one device, and inside `shard_map`, where every device runs a program of its own.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
     sizes = {name: size for name, size, kind in kinds if kind == AxisType.Auto}
-    spec = partition(names, x.shape, sizes, strict=False)
-    return x if math.prod(sizes.values()) == 1 else jax.lax.with_sharding_constraint(x, spec)
+    spec = partition(names, shape, sizes, strict=False)
+    return None if math.prod(sizes.values()) == 1 else (mesh, spec)
 
 
 def partition(

@@ -8,9 +8,12 @@ are all intervals (FlashMask, arXiv 2410.01359), so a mask costs three integer v
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `Hv` value dim.
 """
 
+from collections.abc import Mapping
+
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.interval_attention import dispatch, reference
+from pallas_kernels.interval_attention.dispatch import Plans, make_plans
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 
 IMPLEMENTATIONS = ("reference", *dispatch.KERNELS)
@@ -24,7 +27,7 @@ def interval_attention(
     start: Int[Array, "B S"],
     stop: Int[Array, "B S"],
     *,
-    plan: Plan | None = None,
+    plan: Plan | Plans | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
     implementation: str | None = None,
@@ -37,8 +40,9 @@ def interval_attention(
     query that sees no key gives zeros, lse -inf and zero gradients. `return_lse` adds the float32
     log-sum-exp of the scores, differentiable too.
 
-    `plan`: what `make_plan` gave for these very clocks and intervals; kernels visit its blocks, and
-    make one of their own at every call without it. The reference reads every block and ignores it.
+    `plan`: what `make_plan` or `make_plans` (one for each kernel) gave for these very clocks and
+    intervals; kernels visit its blocks, and make one of their own at every call without it. The
+    reference reads every block and ignores it.
     `implementation`: None is the best for the platform being compiled for, which on a CPU is the
     reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode.
 
@@ -67,8 +71,9 @@ def _check(q, k, v, clock, start, stop, plan) -> None:
         "start": (start, (B, S)),
         "stop": (stop, (B, S)),
     }
-    if plan is not None:
-        wanted |= {"plan.clock": (plan.clock, (B, T)), "plan.start": (plan.start, (B, S))}
+    plans = plan if isinstance(plan, Mapping) else {"plan": plan} if plan else {}
+    for name, p in plans.items():
+        wanted |= {f"{name}.clock": (p.clock, (B, T)), f"{name}.start": (p.start, (B, S))}
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, but q {q.shape} asks for {shape}")

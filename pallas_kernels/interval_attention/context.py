@@ -22,10 +22,11 @@ import functools
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels import interval_attention as single
+from pallas_kernels.interval_attention.dispatch import Plans
 from pallas_kernels.interval_attention.plan import Plan
 
 Axes = str | tuple[str, ...] | None
@@ -34,7 +35,7 @@ Axes = str | tuple[str, ...] | None
 class Sharding(NamedTuple):
     """The mesh, and its axes over which each dimension is sharded, major first."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     batch: Axes = None
     length: Axes = None  # of queries and of keys
     heads: Axes = None  # of queries and of keys
@@ -63,7 +64,7 @@ def interval_attention(
     stop,
     *,
     sharding: Sharding,
-    plan: Plan | None = None,
+    plan: Plan | Plans | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
     implementation: str | None = None,
@@ -71,7 +72,7 @@ def interval_attention(
 ):
     """As the package's `interval_attention`, on global arrays inside or outside `jax.jit`.
 
-    `plan` must come from `make_plan` of this module, with the same sharding.
+    `plan` must come from `make_plan` or `make_plans` of this module, with the same sharding.
 
     Raises ValueError if an axis does not divide its dimension, and what the implementation raises.
     """
@@ -116,13 +117,23 @@ def make_plan(clock, start, stop, *, sharding: Sharding, **sizes) -> Plan:
 
     All arrays lead with the parts of the batch and, within each, of the sequence.
     """
+    make = functools.partial(single.make_plan, **sizes)
+    return _on_every_device(make, sharding)(clock, start, stop)
+
+
+def make_plans(clock, start, stop, *, sharding: Sharding) -> Plans:
+    """The package's `make_plans` for the queries of every device."""
+    return _on_every_device(single.make_plans, sharding)(clock, start, stop)
+
+
+def _on_every_device(make, sharding: Sharding):
     return jax.shard_map(
-        functools.partial(single.make_plan, **sizes),
+        make,
         mesh=sharding.mesh,
         in_specs=(P(sharding.batch, sharding.length), P(sharding.batch), P(sharding.batch)),
         out_specs=sharding.devices,
         check_vma=False,
-    )(clock, start, stop)
+    )
 
 
 def _check(q, k, sharding: Sharding) -> None:

@@ -4,17 +4,17 @@ An implementation is a module with
 - `forward(q, k, v, clock, start, stop, plan, *, scale, soft_cap, interpret) -> (out, lse)`,
 - `backward(<the same>, out, lse, d_out, d_lse, *, scale, soft_cap, interpret) -> (dq, dk, dv)`,
 - `default_plan(clock, start, stop) -> Plan`, for callers that have none,
+- `is_best(q, k, v, plan, scale) -> bool`: whether a caller who names none gets it on its platform,
 with shapes as in the package's `interval_attention`. Forward and backward share one custom_vjp, so
 that what is saved between them is the same on every platform.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from pallas_kernels.interval_attention import gpu, reference, tpu
 from pallas_kernels.interval_attention.plan import Plan
@@ -35,13 +35,28 @@ class Call(NamedTuple):
         return {"scale": self.scale, "soft_cap": self.soft_cap}
 
 
+Plans = Mapping[str, Plan]  # by the name of the kernel
+
+
 class Mask(NamedTuple):
     """Who sees whom: clock `[B T]`, start and stop `[B S]`, and the blocks to visit."""
 
     clock: jax.Array
     start: jax.Array
     stop: jax.Array
-    plan: Plan | None
+    plan: Plan | Plans | None
+
+    def plan_of(self, name: str) -> Plan | None:
+        """The plan that is meant for a kernel."""
+        return self.plan.get(name) if isinstance(self.plan, Mapping) else self.plan
+
+
+def make_plans(clock, start, stop) -> Plans:
+    """A plan for each kernel, with the blocks that suit it best.
+
+    Which one is used shows when the program is compiled for a platform; the others are dead code.
+    """
+    return {name: kernel.default_plan(clock, start, stop) for name, (_, kernel) in KERNELS.items()}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -71,18 +86,18 @@ def _run(call: Call, way: str, *args):
         if call.implementation in (None, name) and _suits(name, call, *args[:2])
     }
     if call.implementation is None:
-        default = functools.partial(REFERENCE[way], call)
+        default = functools.partial(_reference, way, call)
         return jax.lax.platform_dependent(*args, **run, default=default)
     run["cpu"] = functools.partial(_kernel, call.implementation, way, True, call)
     return jax.lax.platform_dependent(*args, **run)
 
 
 def _suits(name: str, call: Call, qkv, mask: Mask) -> bool:
-    """Whether a kernel runs on its platform: a named one does or fails; not every GPU can."""
+    """Whether a kernel runs on its platform: a named one does, or fails."""
     if call.implementation is not None:
         return True
-    best = getattr(KERNELS[name][1], "is_best", None)
-    return not _is_partitioned() and (best is None or best(*qkv, mask.plan, call.scale))
+    is_best = KERNELS[name][1].is_best
+    return not _is_partitioned() and is_best(*qkv, mask.plan_of(name), call.scale)
 
 
 def _is_partitioned() -> bool:
@@ -97,7 +112,7 @@ def _is_partitioned() -> bool:
 def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *rest):
     """A kernel's forward or backward; the reference's if the plan has overflowed."""
     module = KERNELS[name][1]
-    plan = mask.plan or module.default_plan(*mask[:3])
+    plan = mask.plan_of(name) or module.default_plan(*mask[:3])
 
     def kernel(qkv, mask, *rest):
         run = getattr(module, way)
@@ -106,36 +121,9 @@ def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *
     args = (qkv, mask._replace(plan=plan), *rest)
     if plan.is_complete:
         return kernel(*args)
-    return jax.lax.cond(plan.fits, kernel, functools.partial(REFERENCE[way], call), *args)
+    return jax.lax.cond(plan.fits, kernel, functools.partial(_reference, way, call), *args)
 
 
-def _reference_forward(call: Call, qkv, mask: Mask):
-    q, k, v = qkv
-    run = reference.interval_attention
-    return run(q, k, v, mask.clock, mask.start, mask.stop, **call.options)
-
-
-def _reference_backward(call: Call, qkv, mask: Mask, out, lse, d_out, d_lse):
-    q, k, v = qkv
-    (B, T, N, _), (S, K) = q.shape, k.shape[1:3]
-    chunk = max(reference.MIN_CHUNK, reference.SCORES // max(B * N * S, 1))
-    n = max(1, -(-T // chunk))
-    C = -(-T // n)
-
-    def split(x):  # [B T N ...] -> [n B K G C ...]
-        x = jnp.pad(x, [(0, 0), (0, n * C - T)] + [(0, 0)] * (x.ndim - 2))
-        x = x.reshape(B, n, C, K, N // K, *x.shape[3:])
-        return jnp.moveaxis(x, (1, 2), (0, 4))
-
-    keys = reference.Keys(k.swapaxes(1, 2), v.swapaxes(1, 2), mask.start, mask.stop)
-    clock = jnp.pad(mask.clock, ((0, 0), (0, n * C - T))).reshape(B, n, C).swapaxes(0, 1)
-    d_q, d_keys, _ = reference._attend_bwd(
-        reference.Options(**call.options),
-        (split(q), keys, clock, split(out), split(lse)),
-        (split(d_out), split(d_lse)),
-    )
-    d_q = jnp.moveaxis(d_q, (0, 4), (1, 2)).reshape(B, n * C, N, -1)[:, :T]
-    return d_q, d_keys.k.swapaxes(1, 2), d_keys.v.swapaxes(1, 2)
-
-
-REFERENCE: dict[str, Callable] = {"forward": _reference_forward, "backward": _reference_backward}
+def _reference(way: str, call: Call, qkv, mask: Mask, *rest):
+    options = reference.Options(call.scale, call.soft_cap)
+    return getattr(reference, way)(options, *qkv, *mask[:3], *rest)

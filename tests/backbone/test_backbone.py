@@ -168,3 +168,13 @@ def test_no_collective_moves_the_activations_of_the_whole_batch(sharded):
     collectives = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter)\(", text)
     shapes = [s for c in collectives for s in re.findall(r"\[([\d,]*)\]", c)]
     assert shapes and not [s for s in shapes if s.startswith("8,")], shapes
+
+
+def test_tpus_of_a_mesh_run_the_kernel_with_plans_made_once_for_all_layers(sharded):
+    step, _, _, placed = sharded
+    with jax.set_mesh(placed[1]["und"].sharding.mesh):
+        traced = step.trace(*placed)
+    assert "tpu_custom_call" in traced.lower(lowering_platforms=("tpu",)).as_text()
+    layers = [str(eqn) for eqn in traced.jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert "make_plan" in str(traced.jaxpr) and layers
+    assert not any("make_plan" in layer for layer in layers)

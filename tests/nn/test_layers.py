@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from unified.nn import position
-from unified.nn.attention import Keys, attend, join
+from unified.nn.attention import Keys, Mask, attend, join
 from unified.nn.linear import Linear
 from unified.nn.mlp import MLP, GatedMLP
 from unified.nn.norm import LayerNorm, RMSNorm
@@ -84,16 +84,12 @@ def test_mlps_are_their_formulas():
 
 def test_attention_over_groups_is_attention_over_all_keys():
     q, clock = draw(1, 5, 4, 8), jnp.array([[0, 1, 2, 3, 90]])
-    groups = [
-        Keys(draw(1, n, 2, 8, seed=n), draw(1, n, 2, 8, seed=-n % 99), start, stop)
-        for n, start, stop in (
-            (2, jnp.array([[0, 1]]), jnp.array([[4, 2]])),
-            (3, jnp.array([[0, 2, 3]]), jnp.array([[4, 4, 4]])),
-            (1, jnp.array([[0]]), jnp.array([[0]])),
-        )
-    ]
-    want = attend(q, clock, [join(groups)])
-    np.testing.assert_allclose(attend(q, clock, groups), want, atol=1e-6)
+    start, stop = jnp.array([[0, 1, 0, 2, 3, 0]]), jnp.array([[4, 2, 4, 4, 4, 0]])
+    parts = [slice(0, 2), slice(2, 5), slice(5, 6)]
+    groups = [Keys(draw(1, n, 2, 8, seed=n), draw(1, n, 2, 8, seed=-n % 99)) for n in (2, 3, 1)]
+    masks = [Mask.of(clock, start[:, part], stop[:, part]) for part in parts]
+    want = attend(q, [join(groups)], [Mask.of(clock, start, stop)])
+    np.testing.assert_allclose(attend(q, groups, masks), want, atol=1e-6)
     assert not want[0, 4].any()
 
 

@@ -10,7 +10,7 @@ head dim.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from unified.backbone.cache import Cache, KeysValues, Span, is_active
 from unified.backbone.config import SHARED, BackboneConfig, Run
-from unified.nn.attention import Keys, attend, join
+from unified.nn.attention import Keys, Mask, attend, join
 from unified.nn.block import Block
 from unified.nn.norm import RMSNorm
 from unified.nn.position import Rope, rope
@@ -29,6 +29,7 @@ from unified.sequence import Tokens
 from unified.sharding import constrain
 
 Streams = Mapping[str, Float[Array, "B T D"]]
+Masks = Mapping[str, list[Mask]]  # of the queries of a stream: one for each group of keys
 
 
 class Backbone(nnx.Module):
@@ -74,11 +75,12 @@ class Backbone(nnx.Module):
         """
         self._check(x, tokens)
         call = _Call.of(self.cfg, x, tokens, time or {}, cache)
+        masks = {joint: call.masks(joint) for joint in {run.joint for run in self.cfg.runs}}
         x, keys = dict(x), []
         for i, run in enumerate(self.cfg.runs):
             blocks = {name: self.runs[str(i)][name] for name in call.weights(run)}
             layers = (blocks, cache.keys[i] if cache else {}, self._windows(run))
-            layer = lambda x, layer, run=run: call.layer(run, x, layer, return_keys)
+            layer = functools.partial(call.layer, run, masks[run.joint], return_keys)
             x, new = scan(layer, x, layers, remat=remat, unroll=unroll)
             keys.append(new)
         shared = self.cfg.runs[-1].shared
@@ -127,9 +129,22 @@ class _Call:
     def weights(self, run: Run) -> tuple[str, ...]:
         return (SHARED,) if run.shared else tuple(self.clock)
 
-    def layer(self, run: Run, x, layer, return_keys: bool):
+    def masks(self, joint: bool, window: Float[Array, "2"] | None = None) -> Masks:
+        """Who sees whom in a layer, in the groups of `_keys`."""
+
+        def of(streams: Sequence[str]) -> list[Any]:
+            spans = [self.past[s].within(window) for s in streams if s in self.past]
+            fresh = [self.new[s].within(window) for s in streams if s in self.new]
+            return [*spans, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *fresh)]
+
+        spans = {s: of(self.order if joint else (s,)) for s in self.clock}
+        return {s: [Mask.of(self.clock[s], *span) for span in spans[s]] for s in spans}
+
+    def layer(self, run: Run, masks: Masks, return_keys: bool, x, layer):
         """One layer over all streams: project, join the keys, attend, update."""
         blocks, past, window = layer
+        if window is not None:  # each layer hides the keys of tokens that do not run it
+            masks = self.masks(run.joint, window)
         block = {s: blocks[SHARED if run.shared else s] for s in x}
         x = {s: constrain(x_s, "batch", "length", None) for s, x_s in x.items()}
         on = {s: None if window is None else is_active(self.new[s].time, window) for s in x}
@@ -138,22 +153,21 @@ class _Call:
             project = functools.partial(block[s].project, x_s, self.rope[s])
             q[s], *new[s] = _where(on[s], project)
         keys = (
-            dict.fromkeys(x, self._keys(self.order, new, past, window))
+            dict.fromkeys(x, self._keys(self.order, new, past))
             if run.joint
-            else {s: self._keys((s,), new, past, window) for s in x}
+            else {s: self._keys((s,), new, past) for s in x}
         )
 
         def update(s: str) -> Float[Array, "B T D"]:
-            return block[s].update(x[s], attend(q[s], self.clock[s], keys[s]))
+            return block[s].update(x[s], attend(q[s], keys[s], masks[s]))
 
         y = {s: _where(on[s], functools.partial(update, s), x[s]) for s in x}
         return y, {s: tuple(kv) for s, kv in new.items()} if return_keys else None
 
-    def _keys(self, streams, new, past, window) -> list[Keys]:
+    def _keys(self, streams: Sequence[str], new, past) -> list[Keys]:
         """The keys that these streams offer: one group per cached stream, one of new tokens."""
-        cached = [Keys(*past[s], *self.past[s].within(window)) for s in streams if s in past]
-        fresh = [Keys(*new[s], *self.new[s].within(window)) for s in streams if s in new]
-        return [*cached, join(fresh)]
+        cached = [Keys(*past[s]) for s in streams if s in past]
+        return [*cached, join([Keys(*new[s]) for s in streams if s in new])]
 
 
 def _where(on: Bool[Array, "B T"] | None, fn: Callable[[], Any], otherwise: Any = None) -> Any:

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.interval_attention import interval_attention
+from pallas_kernels.interval_attention import Plans, context, interval_attention, make_plans
 from unified.nn.linear import contract
 from unified.nn.norm import RMSNorm
 from unified.nn.position import Rope, rotate
 from unified.nn.stack import param, scaled, zeros
-from unified.sharding import constrain
+from unified.sharding import constrain, placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,39 +93,63 @@ class Attention(nnx.Module):
         return q, k, v
 
 
+class Mask(NamedTuple):
+    """Who sees whom: query clocks `[B T]`, the clocks `[B S]` in which keys are visible, and the
+    blocks that kernels visit."""
+
+    clock: Int[Array, "B T"]
+    start: Int[Array, "B S"]
+    stop: Int[Array, "B S"]
+    plans: Plans
+
+    @classmethod
+    def of(cls, clock, start, stop) -> "Mask":
+        """Good for every layer: make it outside of a scan over layers."""
+        over = _over(clock.shape)
+        make = functools.partial(context.make_plans, sharding=over) if over else make_plans
+        return cls(clock, start, stop, make(clock, start, stop))
+
+
 class Keys(NamedTuple):
-    """Keys and values `[B S K H]`, and the clocks `[B S]` in which they are visible."""
+    """A group of keys and their values."""
 
     k: Float[Array, "B S K H"]
     v: Float[Array, "B S K H"]
-    start: Int[Array, "B S"]
-    stop: Int[Array, "B S"]
 
 
 def join(groups: Sequence[Keys]) -> Keys:
     """Groups of keys, one after another."""
     if len(groups) == 1:
         return groups[0]
-    k, v, start, stop = (jnp.concatenate(arrays, axis=1) for arrays in zip(*groups, strict=True))
-    k, v = (constrain(x, "batch", "length", "kv_heads", "head_dim") for x in (k, v))
-    return Keys(k, v, start, stop)
+    joined = (jnp.concatenate(arrays, axis=1) for arrays in zip(*groups, strict=True))
+    return Keys(*(constrain(x, "batch", "length", "kv_heads", "head_dim") for x in joined))
 
 
 def attend(
-    q: Float[Array, "B T N H"], clock: Int[Array, "B T"], groups: Sequence[Keys]
+    q: Float[Array, "B T N H"], groups: Sequence[Keys], masks: Sequence[Mask]
 ) -> Float[Array, "B T N H"]:
     """Attention over all groups of keys. Groups are not copied together: each is attended to by
     itself, and the outputs are weighted by their share of the softmax."""
-    if len(groups) == 1:
-        out: Any = interval_attention(q, groups[0].k, groups[0].v, clock, *groups[0][2:])
-        return out
-    parts: Any = [
-        interval_attention(q, g.k, g.v, clock, g.start, g.stop, return_lse=True) for g in groups
-    ]
+    parts = [_attend(q, group, mask) for group, mask in zip(groups, masks, strict=True)]
     outs, lses = zip(*parts, strict=True)
+    if len(outs) == 1:
+        return outs[0]
     lse = jnp.stack(lses)
     highest = jax.lax.stop_gradient(lse.max(0))
     share = jnp.exp(lse - jnp.where(highest == -jnp.inf, 0.0, highest))
     total = share.sum(0)
     share = share / jnp.where(total == 0, 1.0, total)
     return sum(w[..., None] * o for w, o in zip(share, outs, strict=True)).astype(q.dtype)
+
+
+def _attend(q, group: Keys, mask: Mask) -> Any:
+    over = _over(group.k.shape)
+    run = functools.partial(context.interval_attention, sharding=over) if over else None
+    return (run or interval_attention)(q, *group, *mask[:3], plan=mask.plans, return_lse=True)
+
+
+def _over(shape: Sequence[int]) -> context.Sharding | None:
+    """How queries, keys and clocks lie on the devices, each of which attends to its own part."""
+    names = ("batch", "length", "kv_heads")[: len(shape)]
+    place = placement(shape[:3], *names)
+    return None if place is None else context.Sharding(place[0], *place[1])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
-from unified.nn.attention import Attention, AttentionConfig, Keys, attend
+from unified.nn.attention import Attention, AttentionConfig, Keys, Mask, attend
 from unified.nn.linear import Linear
 from unified.nn.mlp import MLP
 from unified.nn.norm import LayerNorm
@@ -78,13 +78,11 @@ class EncoderBlock(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B n D"],
-        clock: Int[Array, "B n"],
-        start: Int[Array, "B n"],
-        stop: Int[Array, "B n"],
+        mask: Mask,
     ) -> Float[Array, "B n D"]:
         x = constrain(x, "batch", "length", None)
-        q, k, v = self.attention.project(self.attention_norm(x))
-        x = x + self.attention.out(attend(q, clock, [Keys(k, v, start, stop)]))
+        q, *keys = self.attention.project(self.attention_norm(x))
+        x = x + self.attention.out(attend(q, [Keys(*keys)], [mask]))
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -117,7 +115,8 @@ class VisionEncoder(nnx.Module):
         x = self.patch_embedding(normalise(patches.patches).astype(dtype))
         x = x + self.positions(patches.grid).astype(dtype)
         slots = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-        layer = lambda x, block: (block(x, slots, patches.first, patches.last), None)
+        mask = Mask.of(slots, patches.first, patches.last)
+        layer = lambda x, block: (block(x, mask), None)
         x, _ = scan(layer, x, self.blocks, remat=remat, unroll=unroll)
         return self.post_norm(x)
 
