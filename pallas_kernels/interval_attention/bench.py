@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.interval_attention import (
-    interval_attention,
+    context,
     make_plan,
     tpu_backward,
     tpu_forward,
@@ -50,7 +50,7 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-    "v5e": Chip("v5e:2x2", 1.5e9, 1, 131072),
+    "v5e": Chip("v5e:2x4", 1.5e9, 1, 131072),
     "v5p": Chip("v5p:2x2x1", 1.75e9, 2, 131072),
     "v6e": Chip("v6e:2x2", 1.75e9, 1, 524288),
 }
@@ -212,31 +212,43 @@ def pairs(clock: np.ndarray, start: np.ndarray, stop: np.ndarray) -> int:
 
 
 def compile_layers(options) -> None:
-    """Compiles the gradient of two scanned, rematerialised layers, and prints their memory."""
+    """Compiles the gradient of two scanned, rematerialised layers, and prints their memory.
+
+    On several devices each holds a stretch of the row.
+    """
     N, K, H = map(int, options.heads.split(","))
+    start("", profile=False)
+    devices = topologies.get_topology_desc("tpu", CHIPS[options.chip].topology).devices
+    mesh = Mesh(np.array(devices[: options.devices]), ("context",))
+    over: Any = {"sharding": context.Sharding(mesh, length="context")}
 
     def loss(x, weights, clock, start, stop):
-        plan = make_plan(clock, start, stop, block_q=512, block_k=512)
+        plan = context.make_plan(clock, start, stop, block_q=512, block_k=512, **over)
 
         def layer(x, w):
             qkv = (x @ w).reshape(*x.shape[:2], N + 2 * K, H)
             q, k, v = jnp.split(qkv, [N, N + K], axis=2)
-            out: Any = interval_attention(q, k, v, clock, start, stop, plan=plan)
+            out: Any = context.interval_attention(q, k, v, clock, start, stop, plan=plan, **over)
             return x + out.reshape(x.shape), None
 
         return jnp.sum(jax.lax.scan(jax.checkpoint(layer), x, weights)[0].astype(jnp.float32))
 
-    start("", profile=False)
-    shape = shapes(CHIPS[options.chip])
+    def shape(dtype, *shape, axes=()):
+        sharding = NamedSharding(mesh, P(*axes))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    row = (None, "context")
     arrays = [
-        shape(jnp.bfloat16, 1, options.length, N * H),
+        shape(jnp.bfloat16, 1, options.length, N * H, axes=row),
         shape(jnp.bfloat16, 2, N * H, (N + 2 * K) * H),
-        *[shape(jnp.int32, 1, options.length)] * 3,
+        *[shape(jnp.int32, 1, options.length, axes=row)] * 3,
     ]
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*arrays).compile()
     memory: Any = compiled.memory_analysis()
-    print(f"{options.chip} {options.length} {options.heads}: compiled,", end=" ")
-    print(f"temporary {memory.temp_size_in_bytes / 1e6:.0f} MB")
+    text = compiled.as_text() or ""
+    print(f"{options.chip} {options.length} {options.heads} {mesh.size} devices:", end=" ")
+    print(f"temporary {memory.temp_size_in_bytes / 1e6:.0f} MB each,", end=" ")
+    print(*(f"{text.count(f' {name}(')} {name}" for name in ("all-gather", "reduce-scatter")))
 
 
 def main() -> None:
@@ -252,6 +264,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=1024, help="of splash attention")
     parser.add_argument("--compute", type=int, default=512, help="keys at a time, of splash")
     parser.add_argument("--length", type=int, default=16384)
+    parser.add_argument("--devices", type=int, default=1, help="that share a row")
     parser.add_argument("--heads", default="28,4,128", help="query heads, key heads, head dim")
     for name, cycles_of in {"full": 1076, "partial": 1091, "row": 299, "fixed": 8308}.items():
         parser.add_argument(f"--{name}", type=float, default=cycles_of, help="cycles, of `cost`")

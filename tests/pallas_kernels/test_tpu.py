@@ -9,7 +9,13 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from pallas_kernels.interval_attention import interval_attention, make_plan, tpu, tpu_backward
+from pallas_kernels.interval_attention import (
+    interval_attention,
+    make_plan,
+    make_plans,
+    tpu,
+    tpu_backward,
+)
 from pallas_kernels.interval_attention.workload import causal, intervals
 
 ROWS = (
@@ -67,6 +73,21 @@ def test_values_lse_and_gradients_match_the_reference(name):
     qkv, mask = inputs(*shape)
     got = run(qkv, mask, "tpu", plan_128(*mask), **options)
     close(got, run(qkv, mask, "reference", **options))
+
+
+def test_of_plans_for_all_kernels_each_takes_its_own():
+    qkv, mask = inputs(256, 300, 2, 1, 8, 8)
+    plans = make_plans(*mask)
+    assert plans["tpu"].block_k == 384 and plans["gpu"].block_k == 128
+    got = run(qkv, mask, "tpu", plans)
+    np.testing.assert_array_equal(got[0], run(qkv, mask, "tpu", plans["tpu"])[0])
+    with pytest.raises(ValueError, match=r"gpu.start has shape \(2, 299\)"):
+        run(
+            qkv,
+            mask,
+            "tpu",
+            plans | {"gpu": make_plans(mask[0], mask[1][:, 1:], mask[2][:, 1:])["gpu"]},
+        )
 
 
 def test_rectangular_blocks_and_bfloat16():
@@ -162,6 +183,12 @@ def test_without_a_name_a_tpu_gets_the_kernel_and_a_cpu_the_reference():
     assert on_tpu.count("tpu_custom_call") == 2
     assert "custom_call" not in on_cpu
     close(attend(*qkv, *mask), run_sum(qkv, mask), 1e-6)
+
+
+def test_decoding_on_a_tpu_runs_the_reference_since_one_query_would_waste_a_block():
+    (q, k, v), (clock, *keys) = inputs(1, 256, 1, 1, 16, 16)
+    traced = jax.jit(interval_attention).trace(q, k, v, clock, *keys)
+    assert "custom_call" not in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 def run_sum(qkv, mask):
