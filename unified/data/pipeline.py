@@ -13,7 +13,7 @@ from grain.experimental import ThreadPrefetchDatasetIterator
 from unified.data.mixture import drop_conditions, mixture
 from unified.data.packing import Encode, Spans, budgets, check, expand
 from unified.data.rows import RowIterator
-from unified.data.sources import BadRecord, Source
+from unified.data.sources import BadRecord, Source, open_split
 from unified.sequence import Batch, Example, Layout
 
 
@@ -128,6 +128,39 @@ class Pipeline(Iterator[Batch]):
         self._used = np.zeros(len(budgets(self.layout)))
         self._tasks = collections.Counter[str]()
         self._num_batches = 0
+
+
+def configured(
+    config: Mapping[str, Any],
+    split: str,
+    task: str | None,
+    layout: Layout,
+    encode: Encode,
+    *,
+    rows: Sequence[int] | None = None,
+    adapt: Callable[[Source], Source] = lambda source: source,
+) -> Pipeline:
+    """The pipeline of `config.data[split]`: its sources by name, or the one named `task`.
+
+    Conditions are dropped in the split "train" alone. `rows` as in `Pipeline`; `adapt` is applied
+    to every source. Raises ValueError as `open_split` and `Pipeline` do.
+    """
+    data = config["data"]
+    sources, weights = open_split(data, split, task)
+    return Pipeline(
+        [adapt(source) for source in sources],
+        layout,
+        encode,
+        weights=weights,
+        batch_size=config["batch_size"],
+        rows=rows,
+        seed=config["seed"],
+        dropout=data.get("dropout") if split == "train" else None,
+        lookahead=data.get("lookahead", 1),
+        threads=data["threads"],
+        prefetch=data["prefetch"],
+        max_bad_records=data["max_bad_records"],
+    )
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

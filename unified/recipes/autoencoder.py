@@ -19,8 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from unified.data.image import fit_latent
-from unified.data.pipeline import Pipeline
-from unified.data.sources import BadRecord, Source, open_source, open_split
+from unified.data.pipeline import Pipeline, configured
+from unified.data.sources import BadRecord, Source, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
@@ -139,22 +139,9 @@ def inputs(
 
     `rows`: those that this process makes of the global batch (default: all).
     """
-    data = config["data"]
-    sources, weights = open_split(data, split, task)
     marks = TextLane("text", "und", "text", budget=2)  # the picture's begin and end
-    return Pipeline(
-        [OnePicture(source) for source in sources],
-        Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3),
-        encode=lambda text: (),
-        weights=weights,
-        batch_size=config["batch_size"],
-        rows=rows,
-        seed=config["seed"],
-        lookahead=1,
-        threads=data["threads"],
-        prefetch=data["prefetch"],
-        max_bad_records=data["max_bad_records"],
-    )
+    row = Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3)
+    return configured(config, split, task, row, lambda text: (), rows=rows, adapt=OnePicture)
 
 
 def take(

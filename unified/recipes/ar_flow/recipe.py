@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from unified.data.pipeline import Pipeline
-from unified.data.sources import open_split
+from unified.data.pipeline import Pipeline, configured
 from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
 from unified.processes import autoregressive, rectified_flow
@@ -105,22 +104,8 @@ def inputs(
 
     `rows`: those that this process makes of the global batch (default: all).
     """
-    data = config["data"]
-    sources, weights = open_split(data, split, task)
-    return Pipeline(
-        sources,
-        layout(config),
-        tokenizer(config).encode,
-        weights=weights,
-        batch_size=config["batch_size"],
-        rows=rows,
-        seed=config["seed"],
-        dropout=dict(data["dropout"]) if split == "train" else None,
-        lookahead=data["lookahead"],
-        threads=data["threads"],
-        prefetch=data["prefetch"],
-        max_bad_records=data["max_bad_records"],
-    )
+    encode = tokenizer(config).encode
+    return configured(config, split, task, layout(config), encode, rows=rows)
 
 
 def evaluate(
