@@ -6,7 +6,7 @@ of `gen`, and all attend to one another.
 
 from ml_collections import ConfigDict
 
-TASKS = ("caption", "vqa", "generate", "edit", "layout", "text")
+TASKS = ("caption", "vqa", "locate", "generate", "edit", "layout", "text")
 
 
 def get_config() -> ConfigDict:
@@ -104,8 +104,9 @@ def get_config() -> ConfigDict:
                 "format": source,
                 "split": "train",
                 "tasks": {
-                    "caption": 3.0,
-                    "vqa": 4.0,
+                    "caption": 2.0,
+                    "vqa": 3.0,
+                    "locate": 2.0,
                     "generate": 4.5,
                     "edit": 3.0,
                     "layout": 4.5,

@@ -6,7 +6,7 @@ all lanes fill up together, rows are twice as long as those of `emoji.py`, and h
 
 from configs import emoji
 
-READING = ("caption", "vqa", "text")
+READING = ("caption", "vqa", "locate", "text")
 DRAWING = ("generate", "edit", "layout")
 
 

@@ -17,6 +17,7 @@ SHAPES = {  # task -> (modality, role) of its segments
     "generate": [("text", "context"), ("image", "target")],
     "edit": [("image", "context"), ("text", "context"), ("image", "target")],
     "layout": [("text", "context"), ("image", "target")],
+    "locate": [("image", "context"), ("text", "context"), ("text", "target")],
 }
 
 
@@ -38,6 +39,14 @@ def test_the_segments_of_each_task(task):
         if task == "edit":
             assert example.segments[0].views == ("vae", "vit")
         assert example.origin == f"emoji/train/0/{i}"
+
+
+def test_boxes_to_locate_are_those_of_the_picture_from_the_top_down():
+    for truth in truths(tasks={"locate": 1.0}, count=50):
+        _, boxes = language.read_layout(truth.answer)
+        found = [box for _, box in boxes]
+        assert sorted(found) == sorted(thing.box for thing in truth.before.things)
+        assert found == sorted(found, key=lambda box: (box[1], box[0]))
 
 
 def test_text_examples_have_a_target_and_at_most_one_context():

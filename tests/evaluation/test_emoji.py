@@ -95,7 +95,10 @@ def test_what_is_returned_is_written(oracle):
 
 @pytest.mark.parametrize(
     ("tasks", "n"),
-    [(("caption", "vqa", "text"), 50), (("generate", "layout", "edit", "reconstruction"), 2)],
+    [
+        (("caption", "vqa", "locate", "text"), 50),
+        (("generate", "layout", "edit", "reconstruction"), 2),
+    ],
     ids=["write", "draw"],
 )
 def test_who_does_not_look_scores_no_more_than_chance(tmp_path, tasks, n):

@@ -110,6 +110,20 @@ def test_a_layout_asks_for_every_object_in_its_box():
     assert judge.judge_layout(truth, Scene((DOG,))).measures["iou"] == 0.5
 
 
+def test_boxes_read_off_a_picture_are_those_of_its_objects_and_no_others():
+    apple, dog = (" ".join(map(str, t.box)) for t in (APPLE, DOG))
+    answer = f"layout: blue apple [{apple}], dog [{dog}]"
+    truth = Truth("locate", "scene", "list the boxes", answer, before=SCENE)
+    assert judge.judge_boxes(truth, answer).measures["iou"] == 1.0
+    assert judge.judge_boxes(truth, f"layout: dog [{dog}], blue apple [{apple}]").is_correct
+    swapped = judge.judge_boxes(truth, f"layout: blue apple [{dog}], dog [{apple}]")
+    assert wrong(swapped.measures) == {"boxes", "iou", "all"}
+    missing = judge.judge_boxes(truth, f"layout: dog [{dog}]")
+    assert missing.measures["iou"] == 0.5 and not missing.is_correct
+    nothing = judge.judge_boxes(truth, "a dog and an apple")
+    assert nothing.measures.keys() == swapped.measures.keys() and not any(nothing.measures.values())
+
+
 @pytest.mark.parametrize(
     ("drawn", "expected"),
     [

@@ -30,6 +30,7 @@ EXACT = 100.0  # dB that stand for a picture without any error
 TITLES = {
     "caption": "Describe",
     "vqa": "Answer",
+    "locate": "Locate",
     "text": "Answer from words alone",
     "generate": "Draw from words",
     "layout": "Draw from boxes",
@@ -76,6 +77,7 @@ SUITES = (
     Suite("layout", False, judge.judge_layout),
     Suite("caption", False, judge.judge_caption),
     Suite("vqa", False, judge.judge_answer),
+    Suite("locate", False, judge.judge_boxes),
     Suite("text", False, judge.judge_answer),
     Suite("generate", True, icon.judge_drawing),
     Suite("edit", True, icon.judge_drawing),
@@ -172,7 +174,7 @@ def look_away(suite: Suite, known: Sequence[Truth]) -> list[Verdict]:
     if suite.draws:
         scenes = [judge.known(truth.after) for truth in others]
         outputs = [render(scene) for scene in scenes] if suite.icons else list(scenes)
-    elif suite.task == "caption":
+    elif suite.task in ("caption", "locate"):
         outputs = [truth.answer for truth in others]
     else:
         answers: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unified.data.emoji import language
-from unified.data.emoji.language import Facts, members
+from unified.data.emoji.language import Facts, Group, members
 from unified.data.emoji.parser import parse
 from unified.data.emoji.scene import Scene, render
 from unified.data.emoji.score import score_edit, score_facts
@@ -19,6 +19,7 @@ from unified.data.emoji.vocabulary import BY_ID, NOUNS
 from unified.evaluation.metric import iou
 
 Drawing = Scene | np.ndarray
+Boxes = Sequence[tuple[tuple[str, str | None], tuple[int, ...]]]  # noun and colour, and where
 
 SAME_PLACE = 0.5  # IoU of two boxes that are taken for one place
 
@@ -69,13 +70,35 @@ def judge_layout(truth: Truth, drawing: Drawing) -> Verdict:
     """A drawing from boxes. `iou`: mean over the boxes asked for, 0 where the object is missing."""
     drawn = read(drawing)
     told, boxes = language.read_layout(truth.prompt)
-    wanted = [((group.noun, group.colour), box) for group, box in boxes]
-    found = [((BY_ID[t.id].singular, t.colour), t.box) for t in drawn.things]
+    return Verdict(placed(told, drawn, _names(boxes), _boxes(drawn)), summary(drawn))
+
+
+def judge_boxes(truth: Truth, text: str) -> Verdict:
+    """Boxes read off a picture. `iou`: mean over its objects, 0 where one is missing."""
+    scene = known(truth.before)
+    try:
+        told, boxes = language.read_layout(text)
+        return Verdict(placed(told, scene, _boxes(scene), _names(boxes)))
+    except ValueError:
+        nothing = placed(language.read_layout(truth.answer)[0], scene, _boxes(scene), [])
+        return Verdict(dict.fromkeys(nothing, False) | {"iou": 0.0}, "no list of boxes")
+
+
+def placed(told: Facts, scene: Scene, wanted: Boxes, found: Boxes) -> dict[str, bool | float]:
+    """The facts that hold in the scene, and whether every wanted box was found in its place."""
     ious = overlaps(wanted, found)
-    facts = agreement(told, drawn)
+    facts = agreement(told, scene)
     facts["boxes"] = min(ious) >= SAME_PLACE
     facts["all"] = facts["all"] and facts["boxes"]
-    return Verdict(facts | {"iou": sum(ious) / len(ious)}, summary(drawn))
+    return facts | {"iou": sum(ious) / len(ious)}
+
+
+def _names(boxes: Sequence[tuple[Group, tuple[int, ...]]]) -> Boxes:
+    return [((group.noun, group.colour), box) for group, box in boxes]
+
+
+def _boxes(scene: Scene) -> Boxes:
+    return [((BY_ID[thing.id].singular, thing.colour), thing.box) for thing in scene.things]
 
 
 def judge_edit(truth: Truth, drawing: np.ndarray) -> Verdict:
@@ -90,7 +113,7 @@ def agreement(told: Facts, scene: Scene) -> dict[str, bool]:
     return {"objects": kinds} | score_facts(told, scene)
 
 
-def overlaps(wanted: Sequence[tuple], found: Sequence[tuple]) -> list[float]:
+def overlaps(wanted: Boxes, found: Boxes) -> list[float]:
     """For each wanted (name, box) its IoU with a found one of the same name, 0 if there is none.
 
     The best overlaps are paired first; nothing is found twice.

@@ -159,13 +159,20 @@ def read_group(text: str) -> Group:
     return Group(_COUNTS[match[1]], noun.singular, colour)
 
 
-def say_layout(scene: Scene, rng: random.Random) -> str:
-    """Every object with its box: `layout: red apple [4 10 28 34], dog [30 2 48 20]`."""
-    parts: list[str] = []
+def say_layout(scene: Scene, rng: random.Random, in_order: bool = False) -> str:
+    """Every object with its box: `layout: red apple [4 10 28 34], dog [30 2 48 20]`.
+
+    `in_order`: as one reads, from the highest box to the lowest; otherwise in random order.
+    """
+    named: list[tuple[tuple[int, ...], str]] = []
     for group, things in members(scene).items():
         name = phrase(dataclasses.replace(group, count=1), rng).split(" ", 1)[1]
-        parts.extend(f"{name} [{' '.join(map(str, thing.box))}]" for thing in things)
-    rng.shuffle(parts)
+        named.extend((thing.box, name) for thing in things)
+    if in_order:
+        named.sort(key=lambda item: (item[0][1], item[0][0]))
+    else:
+        rng.shuffle(named)
+    parts = (f"{name} [{' '.join(map(str, box))}]" for box, name in named)
     style = "" if scene.things[0].style == "flat" else f"{scene.things[0].style} "
     tail = "" if scene.background == "white" else f" on {scene.background}"
     return f"{style}layout: {', '.join(parts)}{tail}"

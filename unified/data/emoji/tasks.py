@@ -16,8 +16,17 @@ from unified.data.emoji.scene import Scene, Thing, render
 from unified.data.emoji.vocabulary import NOUNS
 from unified.sequence import Example, Segment
 
-TASKS = {"caption": 2.0, "vqa": 3.0, "generate": 4.0, "edit": 4.0, "layout": 1.5, "text": 1.0}
+TASKS = {
+    "caption": 2.0,
+    "vqa": 3.0,
+    "locate": 1.0,
+    "generate": 4.0,
+    "edit": 4.0,
+    "layout": 1.5,
+    "text": 1.0,
+}
 CAPTION_PROMPTS = ("describe the picture", "describe what you see", "caption")
+LOCATE_PROMPTS = ("locate everything", "list the boxes", "where is everything?")
 MOST_QUESTIONS = 5  # about one picture
 ICON_TASKS = ("caption", "vqa", "generate", "edit")
 
@@ -115,6 +124,9 @@ class EmojiSource:
             return Truth(task, "scene", prompt, language.describe(scene, rng), before=scene)
         if task == "vqa":
             return self._ask(scene, rng)
+        if task == "locate":
+            boxes = language.say_layout(scene, rng, in_order=True)
+            return Truth(task, "scene", rng.choice(LOCATE_PROMPTS), boxes, before=scene)
         if task == "layout":
             return Truth(task, "scene", language.say_layout(scene, rng), after=scene)
         prompt = ("draw " if rng.random() < 0.2 else "") + language.describe(scene, rng)
