@@ -7,6 +7,7 @@ of `gen`, and all attend to one another.
 from ml_collections import ConfigDict
 
 TASKS = ("caption", "vqa", "locate", "generate", "edit", "layout", "text")
+ICONS = 0.05  # share of single pictures of all concepts, beside scenes
 
 
 def get_config() -> ConfigDict:
@@ -112,13 +113,14 @@ def get_config() -> ConfigDict:
                     "layout": 4.5,
                     "text": 0.5,
                 },
-                "icons": 0.05,  # share of single pictures of all concepts, beside scenes
+                "icons": ICONS,
             }
         },
         "validation": {
-            task: {"format": source, "split": "validation", "tasks": {task: 1.0}} for task in TASKS
+            task: {"format": source, "split": "validation", "tasks": {task: 1.0}, "icons": ICONS}
+            for task in TASKS
         },
-        "dropout": {"text": 0.1, "vae": 0.1, "vit": 0.1},  # conditions forgotten, for guidance
+        "dropout": {"text": 0.1, "image": 0.1},  # conditions forgotten, for guidance
         "lookahead": 64,
         "threads": 2,
         "prefetch": 2,

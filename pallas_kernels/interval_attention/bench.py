@@ -218,7 +218,9 @@ def compile_layers(options) -> None:
     """
     N, K, H = map(int, options.heads.split(","))
     start("", profile=False)
-    devices = topologies.get_topology_desc("tpu", CHIPS[options.chip].topology).devices
+    devices = topologies.get_topology_desc(
+        platform="tpu", topology_name=CHIPS[options.chip].topology
+    ).devices
     mesh = Mesh(np.array(devices[: options.devices]), ("context",))
     over: Any = {"sharding": context.Sharding(mesh, length="context")}
 

@@ -72,7 +72,7 @@ def dropped(example, draws=0, layout=PLAIN, **rates):
     return drop_conditions(example, np.random.default_rng(draws), rates, layout.views).segments
 
 
-def test_dropout_forgets_texts_and_single_views():
+def test_dropout_forgets_texts_pictures_and_single_views():
     for kept, segment in zip(dropped(EDIT), EDIT.segments, strict=True):
         assert kept.content is segment.content and kept.views == segment.views
     texts = [s.content for s in dropped(EDIT, text=1.0) if s.modality == "text"]
@@ -82,6 +82,7 @@ def test_dropout_forgets_texts_and_single_views():
     none = dropped(EDIT, vit=1.0, vae=1.0, text=1.0)
     assert [(s.role, s.modality) for s in none] == [("target", "text"), ("target", "image")]
     assert none[-1].views == ()
+    assert dropped(EDIT, image=1.0, text=1.0) == none
     draws = [dropped(EDIT, seed, vit=0.5, vae=0.5)[0].views for seed in range(200)]
     share = {views: n / 200 for views, n in collections.Counter(draws).items()}
     assert all(0.15 < share[views] < 0.45 for views in [("vae", "vit"), ("vae",), ("vit",)])

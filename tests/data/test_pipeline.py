@@ -152,6 +152,8 @@ def test_nothing_but_bad_records_ends(monkeypatch):
 def test_what_cannot_be_is_refused_at_once():
     with pytest.raises(ValueError, match=r"dropout of \['vitt'\]"):
         make(dropout={"vitt": 0.1})
+    with pytest.raises(ValueError, match=r"dropout \{'vit': 2.0\}: a probability is from 0 to 1"):
+        make(dropout={"vit": 2.0})
     with pytest.raises(ValueError, match="the budget is 3: raise budget or lower max_side"):
         Pipeline([Numbers()], make_layout(vit=3), encode, batch_size=1)
 

@@ -134,21 +134,22 @@ def drop_conditions(
 ) -> Example | BadRecord:
     """Condition dropout, for guidance: forgets texts and views of pictures that are read.
 
-    `rates` gives the probability for `text` and for each view, `views` the views of a picture;
-    every text and every view draws on its own, so a picture may lose one view and keep another.
+    `rates` gives the probability for each `text`, for each `image` as a whole, and for each view by
+    its name, so that a picture may lose one view and keep another; `views` the views of a picture.
     Only examples that draw a picture lose anything. What is dropped takes no place and no
     position, as if it had never been there (BAGEL keeps a position for a dropped picture in
     training, though its sampler does not).
     """
     if isinstance(example, BadRecord) or not any(map(_is_drawn, example.segments)):
         return example
+    keeps = lambda what: rng.random() >= rates.get(what, 0.0)
     kept = []
     for segment in example.segments:
         if segment.modality == "text":
-            if segment.role == "target" or rng.random() >= rates.get("text", 0.0):
+            if segment.role == "target" or keeps("text"):
                 kept.append(segment)
             continue
-        left = tuple(view for view in views(segment) if rng.random() >= rates.get(view, 0.0))
+        left = tuple(view for view in views(segment) if keeps(view)) if keeps("image") else ()
         if left or segment.role == "target":
             kept.append(dataclasses.replace(segment, views=left))
     return dataclasses.replace(example, segments=tuple(kept))

@@ -30,7 +30,7 @@ class Pipeline(Iterator[Batch]):
 
     sources, weights: the mixture. layout, encode: how examples become tokens. batch_size: rows of
     the global batch; `rows`: those that this process makes (default: all). dropout: probability
-    to forget a condition, for `text` and each view. num_examples: None trains for ever on the
+    to forget a condition, for `text`, `image` (as a whole) and each view. num_examples: None trains for ever on the
     shuffled mixture; a number gives the first so many examples of the sources, once, in order.
     lookahead: examples that wait in each row to be chosen (memory, against padding). threads read
     the examples, `prefetch` batches are made ahead. max_bad_records: bad records after which the
@@ -170,9 +170,11 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:
-    known = {"text"} | {lane.view for lane in layout.lanes}
+    known = {"text", "image"} | {lane.view for lane in layout.lanes}
     if unknown := set(dropout) - known:
-        raise ValueError(f"dropout of {sorted(unknown)}: views of the layout are {sorted(known)}")
+        raise ValueError(f"dropout of {sorted(unknown)}: there are {sorted(known)}")
+    if wrong := {what: rate for what, rate in dropout.items() if not 0 <= rate <= 1}:
+        raise ValueError(f"dropout {wrong}: a probability is from 0 to 1")
     return functools.partial(drop_conditions, rates=dict(dropout), views=layout.views)
 
 
