@@ -30,11 +30,11 @@ class Pipeline(Iterator[Batch]):
 
     sources, weights: the mixture. layout, encode: how examples become tokens. batch_size: rows of
     the global batch; `rows`: those that this process makes (default: all). dropout: probability
-    to forget a condition, for `text`, `image` (as a whole) and each view. num_examples: None trains for ever on the
-    shuffled mixture; a number gives the first so many examples of the sources, once, in order.
-    lookahead: examples that wait in each row to be chosen (memory, against padding). threads read
-    the examples, `prefetch` batches are made ahead. max_bad_records: bad records after which the
-    run stops with a BadRecordsError.
+    to forget a condition, for `text`, `image` (as a whole) and each view. num_examples: None
+    trains for ever on the shuffled mixture; a number gives the first so many examples of the
+    sources, once, in order. lookahead: examples that wait in each row to be chosen (memory,
+    against padding). threads read the examples, `prefetch` batches are made ahead.
+    max_bad_records: bad records after which the run stops with a BadRecordsError.
 
     The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
     of its own rows; `merge_states` joins them, and any process starts from the joined one.
