@@ -2,7 +2,7 @@
 
 A row is described by its documents, and its mask is read off that description, not off the
 intervals: tokens of one document see text that came before, pictures that came before or that they
-are part of, and so on. The intervals of DESIGN's table are derived separately.
+are part of, and so on. The intervals of the table in docs/kernels.md are derived separately.
 
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `V` value dim.
 """
@@ -138,7 +138,7 @@ def _sees(tokens: list[Token], q: int, k: int) -> bool:
 
 
 def _interval(tokens: list[Token], k: int) -> tuple[int, int]:
-    """DESIGN's table."""
+    """The table in docs/kernels.md."""
     key = tokens[k]
     document = [i for i, token in enumerate(tokens) if token.document == key.document]
     span = [i for i, token in enumerate(tokens) if token.span == key.span]

@@ -24,7 +24,7 @@ def golden_mask(case):
 
 
 def intervals(case):
-    """clock, start and stop `[T]` by DESIGN's table."""
+    """clock, start and stop `[T]` by the table in docs/kernels.md."""
     ends = np.cumsum(case["sample_lens"])
     start, stop, clock = [], [], 0
     for n, mode in zip(case["split_lens"], case["attn_modes"], strict=True):

@@ -15,7 +15,7 @@ from tests.pallas_kernels.implementations import (
     visible,
 )
 
-# What every key of DESIGN's table lets a query see: rows are queries, columns keys.
+# What every key of the table in docs/kernels.md lets a query see: rows are queries, columns keys.
 MASKS = {
     "causal text": ([0, 1, 2], [0, 1, 2], [3, 3, 3], [[1, 0, 0], [1, 1, 0], [1, 1, 1]]),
     "clean image in text": (
