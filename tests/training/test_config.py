@@ -65,6 +65,79 @@ def test_a_dict_sets_the_fields_that_it_names():
     assert config.validation.to_dict() == {"every": 10, "batches": 2, "tasks": ("easy",)}
 
 
+def emoji(*overrides: str) -> ConfigDict:
+    return load("configs/emoji.py", [f"--config.{text}" for text in overrides])
+
+
+MINE = {"mine": {"format": "jsonl", "path": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data.train", MINE),
+        ("data.validation", MINE),
+        ("data.train.emoji", {"format": "jsonl", "path": "x"}),
+        ("data.train.emoji.tasks", {"vqa": 1.0}),
+        ("data.dropout", {"vae": 0.1}),
+        ("layout.lanes", {"words": {"kind": "text", "stream": "und"}}),
+        ("layout.lanes.vit", {"kind": "text", "stream": "und", "view": "vit"}),
+        ("model.backbone.streams", {"all": {"embed_dim": 8, "mlp_dim": 8}}),
+        ("benchmark", {"module": "unified.evaluation.samples", "sources": MINE}),
+    ],
+)
+def test_a_dict_takes_the_place_of_what_the_user_names(path, value):
+    config = emoji(f"{path}={value}")
+    for name in path.split("."):
+        config = config[name]
+    assert config.to_dict() == value
+
+
+def test_a_dict_inside_another_replaces_sources_alone():
+    config = emoji(f"data={{'train': {MINE}, 'threads': 1}}")
+    assert config.data.train.to_dict() == MINE
+    assert (config.data.threads, config.data.prefetch) == (1, 2)
+    assert "caption" in config.data.validation
+
+
+def test_a_dict_that_names_no_kind_sets_fields_of_what_is_there():
+    config = emoji("data.train.emoji={'icons': 0.5}", "benchmark={'examples_per_task': 3}")
+    assert config.data.train.emoji.icons == 0.5
+    assert "tasks" in config.data.train.emoji
+    assert config.benchmark.module == "unified.evaluation.emoji"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data={'trian': {}}", "unknown field 'trian' of config.data; did you mean 'train'"),
+        ("data.train.emoji={'icon': 0.5}", "unknown field 'icon' of config.data.train.emoji"),
+        ("layout.lanes.vit={'bugdet': 1}", "unknown field 'bugdet' of config.layout.lanes.vit"),
+        ("model.backbone={'num_layer': 1}", "unknown field 'num_layer' of config.model.backbone"),
+    ],
+)
+def test_misspelt_fields_of_a_dict_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        emoji(text)
+
+
+def test_only_optimizers_are_offered_in_place_of_an_unknown_one():
+    with pytest.raises(ValueError, match="Optax has no 'nosuch'; there are: ") as e:
+        toy("optimizer.name=nosuch")
+    offered = str(e.value).partition("there are: ")[2].split(", ")
+    assert {"adamw", "sgd", "muon", "ademamix"} <= set(offered)
+    assert not {"add_noise", "apply_every", "scale_by_learning_rate", "chain"} & set(offered)
+    assert not [name for name in offered if name.startswith("_")]
+    for name in offered:
+        assert load(TOY, [f"--config.optimizer.name={name}"]).optimizer.name == name
+
+
+@pytest.mark.parametrize("name", ["losses", "scale_by_adam", "__getattr__", "noisy"])
+def test_what_is_no_optimizer_is_refused(name):
+    with pytest.raises(ValueError, match=f"optimizer.name: Optax has no '{name}'"):
+        toy(f"optimizer.name={name}")
+
+
 def test_lists_and_names_give_way_to_one_another():
     file = "configs/emoji_h.py"
     assert load(file).model.backbone.joint == ((1, 5),)
@@ -89,6 +162,20 @@ def test_lists_and_names_give_way_to_one_another():
         ("total_steps=0", "total_steps=0 must be at least 1"),
         ("accumulation=3", "accumulation=3 must divide batch_size=8"),
         ("ema.decay=1.0", r"ema.decay=1.0 must be in \[0, 1\)"),
+        ("ema.decay=-0.5", r"ema.decay=-0.5 must be in \[0, 1\)"),
+        ("seed=-1", "seed=-1 must be from 0 to 2147483647"),
+        ("seed=2147483648", "seed=2147483648 must be from 0 to 2147483647"),
+        ("max_minutes=-1", "max_minutes=-1.0 must be at least 0"),
+        ("max_minutes=1e999", "max_minutes=inf must be at least 0"),
+        ("optimizer.clip_norm=-1", "optimizer.clip_norm=-1.0 must be at least 0"),
+        ("optimizer.warmup_steps=-5", "optimizer.warmup_steps=-5 must be at least 0"),
+        ("optimizer.learning_rate=-1e-3", "optimizer.learning_rate=-0.001 must be at least 0"),
+        ("optimizer.final_fraction=2", "optimizer.final_fraction=2.0 must be from 0 to 1"),
+        ("optimizer.b2=1", r"optimizer.b2=1.0 must be in \[0, 1\)"),
+        ("checkpoint.keep=0", "checkpoint.keep=0 must be at least 1"),
+        ("validation.every=-1", "validation.every=-1 must be at least 0"),
+        ("loss_weights={'text': 1e999}", "loss_weights.text=inf must be a finite number"),
+        ("loss_weights={'text': 'x'}", "loss_weights.text='x' must be a number"),
         ("checkpoint.every=6", "checkpoint.every=6 must be a multiple of 5"),
         ("validation.every=0", "checkpoint.best needs validation"),
         ("validation.batches=0", "validation.batches must be at least 1"),

@@ -17,11 +17,25 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from unified.training.check import check
 from unified.training.nearest import nearest
 from unified.training.optimizer import options
 
 REQUIRED = ("recipe", "batch_size", "total_steps", "loss_weights")
-MAPS = (("load",), ("loss_weights",))  # their names are the user's: a dict takes their place
+# Fields whose names are the user's: a dict takes their place.
+MAPS = (
+    "load",
+    "loss_weights",
+    "data.*",  # sources by name, and rates of dropout by view
+    "data.*.*.*",  # options of a source
+    "layout.lanes",
+    "layout.read_as",
+    "model.backbone.streams",
+    "benchmark.sources",
+    "benchmark.sources.*.*",
+)
+# What the fields beside these are depends on their value: a dict that names it does so, too.
+KINDS = ("format", "kind", "module")
 
 
 def defaults() -> ConfigDict:
@@ -151,7 +165,8 @@ def _parse(text: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
-    """Fields that a dict does not name stay, but for those of `MAPS`."""
+    """Fields that a dict does not name stay, but for those of `MAPS`, and where it says of which
+    of `KINDS` it is."""
     parent: Any = config
     for at, key in enumerate(path):
         if not isinstance(parent, ConfigDict) or key not in parent:
@@ -161,12 +176,23 @@ def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
         if at < len(path) - 1:
             parent = parent[key]
     old = parent[path[-1]]
-    if isinstance(old, ConfigDict) and isinstance(value, dict) and old and path not in MAPS:
+    merges = isinstance(old, ConfigDict) and isinstance(value, dict) and bool(old)
+    if merges and not _is_map(path) and not any(kind in value for kind in KINDS):
         for key, part in value.items():
             _set(config, (*path, str(key)), part)
         return
     with parent.ignore_type():
         parent[path[-1]] = _as(old, value, f"--config.{'.'.join(path)}")
+
+
+def _is_map(path: tuple[str, ...]) -> bool:
+    """Whether a pattern of `MAPS`, in which `*` is any one name, is this path."""
+    patterns = (pattern.split(".") for pattern in MAPS)
+    return any(
+        len(names) == len(path)
+        and all(name in ("*", part) for name, part in zip(names, path, strict=True))
+        for names in patterns
+    )
 
 
 def _as(old: Any, new: Any, path: str) -> Any:
@@ -188,33 +214,6 @@ def _as(old: Any, new: Any, path: str) -> Any:
         return new
     kind = type(old).__name__
     raise ValueError(f"{path}={new!r}: expected {kind} like {old!r}")
-
-
-def check(config: ConfigDict) -> ConfigDict:
-    """Raises ValueError where training fields contradict each other, saying what to change."""
-    for field in ("batch_size", "total_steps", "accumulation", "log_every"):
-        if config[field] < 1:
-            raise ValueError(f"{field}={config[field]} must be at least 1")
-    if config.batch_size % config.accumulation:
-        raise ValueError(
-            f"accumulation={config.accumulation} must divide batch_size={config.batch_size}"
-        )
-    if not config.loss_weights:
-        raise ValueError("loss_weights is empty: name at least one loss of the recipe")
-    if config.checkpoint.every < 1 or config.checkpoint.keep < 1:
-        raise ValueError("checkpoint.every and checkpoint.keep must be at least 1")
-    if config.validation.every and config.validation.batches < 1:
-        raise ValueError("validation.batches must be at least 1; set validation.every=0 for none")
-    if config.checkpoint.best and not config.validation.every:
-        raise ValueError("checkpoint.best needs validation: set validation.every")
-    if config.checkpoint.best and config.checkpoint.every % config.validation.every:
-        raise ValueError(
-            f"checkpoint.best compares checkpoints by validation: checkpoint.every="
-            f"{config.checkpoint.every} must be a multiple of {config.validation.every}"
-        )
-    if not 0 <= config.ema.decay < 1:
-        raise ValueError(f"ema.decay={config.ema.decay} must be in [0, 1)")
-    return config
 
 
 def keep(config: ConfigDict, path: Path) -> list[str]:

@@ -36,11 +36,22 @@ class Optimizer:
 
 def constructor(name: str) -> Callable[..., optax.GradientTransformation]:
     """`optax.<name>` or `optax.contrib.<name>`. Raises ValueError with the nearest name."""
-    found = getattr(optax, name, None) or getattr(optax.contrib, name, None)
-    if found is None or "learning_rate" not in inspect.signature(found).parameters:
-        known = [n for n in dir(optax) if callable(getattr(optax, n)) and n.islower()]
-        raise ValueError(f"optimizer.name: Optax has no {name!r}; {nearest(name, known)}")
-    return found
+    for module in (optax, optax.contrib):
+        if _is_optimizer(name, found := getattr(module, name, None)):
+            return found
+    known = [n for m in (optax.contrib, optax) for n in dir(m) if _is_optimizer(n, getattr(m, n))]
+    raise ValueError(f"optimizer.name: Optax has no {name!r}; {nearest(name, known)}")
+
+
+def _is_optimizer(name: str, found: Any) -> bool:
+    """Whether this needs a learning rate and nothing else, and is no part of an optimizer."""
+    if not inspect.isfunction(found) or name.startswith(("_", "scale_by_")):
+        return False
+    parameters = inspect.signature(found).parameters
+    needed = {
+        p.name for p in parameters.values() if p.default is p.empty and p.kind < p.VAR_KEYWORD
+    }
+    return "learning_rate" in parameters and needed <= {"learning_rate"}
 
 
 def options(name: str) -> dict[str, Any]:
