@@ -127,6 +127,7 @@ class Layout:
     picture. `image_position`: `shared` gives a whole picture one RoPE position (BAGEL),
     `sequential` one per token. `read_as`: pairs of a view that examples ask for and the view that
     serves instead, where lanes have no such view: a picture is read by its latents (Transfusion).
+    Raises ValueError for another `image_position`.
     """
 
     lanes: tuple[TextLane | PatchLane | LatentLane, ...]
@@ -136,6 +137,12 @@ class Layout:
     end_image: int
     image_position: Literal["shared", "sequential"] = "shared"
     read_as: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        if self.image_position not in ("shared", "sequential"):
+            raise ValueError(
+                f"image_position={self.image_position!r} must be 'shared' or 'sequential'"
+            )
 
     def views(self, picture: Segment) -> tuple[str, ...]:
         """The views of lanes that read a picture, each once."""

@@ -48,7 +48,7 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["generate", "x", "-o", "out.psd"], "of a picture file that can be written"),
         (["generate", "x", "--checkpoint", "other"], "names no recipe"),
         (["generate", "x", "--checkpoint", AUTOENCODER], "autoencoder neither answer nor draw"),
-        (["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"], "at least 2 steps"),
+        (["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"], "steps=1 must be at least 2"),
         (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture: not a picture"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--max-tokens", "0"], "at least 1"),
     ],

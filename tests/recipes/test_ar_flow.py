@@ -1,6 +1,7 @@
 """The family of autoregressive text and flow pictures: losses, and what their gradients reach."""
 
 import dataclasses
+import math
 import sys
 import types
 
@@ -11,9 +12,13 @@ import pytest
 from flax import nnx
 
 from tests.recipes.small import VARIANTS, small
+from unified import sharding
 from unified.data.packing import assemble, expand
 from unified.recipes import ar_flow
 from unified.sequence import Batch, Example, Segment
+from unified.training import config as configs
+from unified.training.setup import prepare
+from unified.training.validation import Validation
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,43 @@ def test_counts_are_those_of_the_loss(variant, batches):
         assert losses[name][1] == count
     by_time = [value for name, value in losses.items() if name.startswith("flow/t")]
     np.testing.assert_allclose(np.sum(by_time, 0), losses["flow"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["generate", "edit"])
+def test_held_out_pictures_have_a_loss_in_every_bucket_of_time(task):
+    """Of times as drawn in training, 1.4% are in the first: nothing of four pictures."""
+    config = small()
+    inputs = ar_flow.inputs(config, "validation", task)
+    batches = [next(inputs) for _ in range(3)]
+    inputs.close()
+    graph, params = split(config)
+    loss = jax.jit(lambda b: ar_flow.loss(nnx.merge(graph, params), b, jax.random.key(0)))
+    counts: dict = {}
+    for batch in batches:
+        lane = batch.lanes["vae"]
+        assert (lane.times > 0).tolist() == (lane.noised & lane.valid).tolist()
+        for name, (_, count) in loss(batch).items():
+            counts[name] = counts.get(name, 0) + int(count)
+    by_time = [count for name, count in counts.items() if name.startswith("flow/t")]
+    assert len(by_time) == 4 and min(by_time) > 0 and sum(by_time) == counts["flow"]
+
+
+def test_a_trained_model_has_the_validation_losses_that_training_reports():
+    """For any seed: the table of a run and that of its weights tell the same."""
+    config = configs.complete(small(num_layers=1))
+    config.seed = 5
+    config.validation.update({"tasks": ("vqa", "layout"), "batches": 2, "every": 1})
+    mesh = sharding.make_mesh({}, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        setup = prepare(config, ar_flow, mesh)
+        draw = lambda task: ar_flow.inputs(config, "validation", task)
+        validate = Validation(setup, draw, seed=config.seed, **config.validation)
+        graph, params = split(config)
+        reported = validate(params)
+        found = ar_flow.recipe.validation_losses(nnx.merge(graph, params), config)
+    assert found.keys() == reported.keys() and "validation/loss/layout" in found
+    for name, value in found.items():
+        assert value == pytest.approx(reported[name], rel=1e-5), name
 
 
 def test_a_dense_model_reads_and_draws_latents_with_one_set_of_weights(batches):
@@ -152,7 +194,12 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.model.__delitem__("vision"), "'vit' holds patches, but there is no"),
         (lambda c: c.layout.lanes.__delitem__("vit"), r"PatchLanes .* needs at least one"),
         (lambda c: c.model.update(vocab_size=100), "vocab_size=100 is less than the 1024 tokens"),
-        (lambda c: c.drawing.update(steps=1), "config.drawing: need at least 2 steps"),
+        (lambda c: c.drawing.update(steps=1), "config.drawing: steps=1 must be at least 2"),
+        (lambda c: c.drawing.update(shift=0.0), "config.drawing: shift=0.0 must be a positive"),
+        (lambda c: c.drawing.update(text_scale=math.nan), "text_scale=nan must be a finite number"),
+        (lambda c: c.layout.update(image_position="foo"), "config.layout: image_position='foo' mu"),
+        (lambda c: c.layout.lanes.vit.update(kind="foo"), "lanes.vit.kind='foo': choose one of"),
+        (lambda c: c.layout.lanes.vit.__delitem__("kind"), "lanes.vit.kind=None: choose one of"),
         (lambda c: c.drawing.update(step=9), r"config.drawing: unknown \['step'\]; there are"),
         (lambda c: c.model.backbone.update(layers=1), r"config.model.backbone: unknown \['layers"),
         (lambda c: c.model.__delitem__("vocab_size"), r"config.model lacks \['vocab_size'\]"),
@@ -168,3 +215,29 @@ def test_impossible_numbers_are_refused(change, message):
         change(config)
     with pytest.raises(ValueError, match=message):
         ar_flow.parse(config)
+
+
+SAMPLES = "unified.evaluation.samples"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "message"),
+    [
+        ({"module": "nope"}, "config.benchmark.module='nope' must be a module .* No module named"),
+        ({"module": "math"}, "config.benchmark.module='math' must be a module with a function"),
+        ({}, "config.benchmark.module=None must be a module"),
+        ({"module": SAMPLES}, "config.benchmark: missing a required argument: 'sources' of"),
+        ({"module": SAMPLES, "sources": {}, "example": 1}, "unexpected keyword argument 'example'"),
+        ({"module": SAMPLES, "sources": {}, "examples": 0}, "benchmark.examples=0 must be at lea"),
+        (None, "config lacks benchmark"),
+    ],
+)
+def test_a_benchmark_that_could_not_run_is_refused_before_training(benchmark, message):
+    config = {} if benchmark is None else {"benchmark": benchmark}
+    with pytest.raises(ValueError, match=message):
+        ar_flow.check(config)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_benchmarks_of_the_configs_can_run(variant):
+    ar_flow.check(small(variant))

@@ -1,6 +1,7 @@
 """How a picture is drawn: steps, their spacing, and guidance."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ class Drawing:
     """`steps` points of time (one Euler step fewer), `shift` moves them towards noise.
 
     `text_scale` and `image_scale` guide towards the text and the pictures of a request (1: not at
-    all) at times within `interval`, `renorm` as in `Guidance`.
+    all) at times within `interval`, `renorm` as in `Guidance`. Raises ValueError, naming the field
+    that is wrong.
     """
 
     steps: int = 30
@@ -29,8 +31,15 @@ class Drawing:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"interval must lie in [0, 1], low end first; got {self.interval}")
-        if self.steps < 2 or self.shift <= 0:
-            raise ValueError(f"need at least 2 steps and a positive shift, got {self}")
+        if self.steps < 2:
+            raise ValueError(f"steps={self.steps} must be at least 2")
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"shift={self.shift} must be a positive number")
+        for name in ("text_scale", "image_scale"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise ValueError(f"{name}={value} must be a finite number")
+        if not 0 <= self.renorm_min <= 1:
+            raise ValueError(f"renorm_min={self.renorm_min} must be from 0 to 1")
         self.guidance([])
 
     def guidance(self, requests: Sequence[Sequence[Segment]]) -> Guidance:

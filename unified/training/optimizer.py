@@ -37,7 +37,8 @@ class Optimizer:
 def constructor(name: str) -> Callable[..., optax.GradientTransformation]:
     """`optax.<name>` or `optax.contrib.<name>`. Raises ValueError with the nearest name."""
     for module in (optax, optax.contrib):
-        if _is_optimizer(name, found := getattr(module, name, None)):
+        found: Any = getattr(module, name, None)
+        if _is_optimizer(name, found):
             return found
     known = [n for m in (optax.contrib, optax) for n in dir(m) if _is_optimizer(n, getattr(m, n))]
     raise ValueError(f"optimizer.name: Optax has no {name!r}; {nearest(name, known)}")

@@ -1,6 +1,8 @@
 """The configuration tree of a run -> frozen dataclasses that the modules take."""
 
 import dataclasses
+import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -146,20 +148,44 @@ def layout(config: Mapping[str, Any]) -> Layout:
     lanes: list[Any] = []
     for name, fields in spec["lanes"].items():
         fields = dict(fields)
-        kind = fields.pop("kind")
+        kind = fields.pop("kind", None)
         if kind not in LANES:
-            raise ValueError(f"lane {name!r}: unknown kind {kind!r}; choose one of {sorted(LANES)}")
+            raise ValueError(
+                f"config.layout.lanes.{name}.kind={kind!r}: choose one of {sorted(LANES)}"
+            )
         fields["tasks"] = tuple(fields.get("tasks", ()))
         lanes.append(fill(LANES[kind], {"name": name, **fields}, f"layout.lanes.{name}"))
-    return Layout(
-        tuple(lanes),
-        begin_text=marks.begin_text,
-        end_text=marks.end_text,
-        begin_image=marks.begin_image,
-        end_image=marks.end_image,
-        image_position=spec["image_position"],
-        read_as=tuple(spec.get("read_as", {}).items()),
-    )
+    rest = {
+        "begin_text": marks.begin_text,
+        "end_text": marks.end_text,
+        "begin_image": marks.begin_image,
+        "end_image": marks.end_image,
+        "image_position": spec["image_position"],
+        "read_as": tuple(spec.get("read_as", {}).items()),
+    }
+    return fill(Layout, {"lanes": tuple(lanes), **rest}, "layout")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a mistake in what is not needed before the end of a run: `benchmark`,
+    whose options are those of `run` of its module."""
+    if "benchmark" not in config:
+        raise ValueError("config lacks benchmark: name a module, as of unified.evaluation")
+    options = dict(config["benchmark"])
+    name = options.pop("module", None)
+    try:
+        run = importlib.import_module(name).run
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"config.benchmark.module={name!r} must be a module with a function `run`: {error}"
+        ) from error
+    try:
+        inspect.signature(run).bind(None, None, extra=None, **options)
+    except TypeError as error:
+        raise ValueError(f"config.benchmark: {error} of {name}.run") from None
+    for option, value in options.items():
+        if option.startswith("examples") and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"config.benchmark.{option}={value!r} must be at least 1")
 
 
 def drawing(config: Mapping[str, Any]) -> Drawing:
