@@ -30,7 +30,7 @@ ALLOWED = {
     "unified.evaluation": {"unified.sequence", "unified.data"},
     "unified.generation": {"unified.sequence", "unified.processes"},
     "unified.interop": set(),
-    "unified.training": {"unified.sequence", "unified.sharding"},
+    "unified.training": {"unified.sequence", "unified.sharding", "unified.evaluation"},
     "unified.inference": {
         "unified.sequence",
         "unified.data",

@@ -72,15 +72,28 @@ def test_short_names_are_rows_of_one_column():
     assert [(row.task, row.measure) for row in rows] == [("", "head_norm"), ("caption", "text")]
 
 
-def test_losses_weigh_batches_by_their_counts():
+def test_losses_weigh_batches_by_their_counts_and_tasks_by_one():
     def loss(batch, key):
         return {"text": (batch.sum(), jnp.float32(len(batch))), "flow": (0.0, 0.0)}
 
-    batches = {"caption": [jnp.array([1.0, 1.0, 1.0]), jnp.array([5.0])]}
-    assert losses(loss, batches, jax.random.key(0)) == {"validation/loss/caption/text": 2.0}
+    batches = {"caption": [jnp.array([1.0, 1.0, 1.0]), jnp.array([5.0])], "text": [jnp.zeros(2)]}
+    weights = {"text": 3.0, "flow": 1.0}
+    assert losses(loss, batches, weights, jax.random.key(0)) == {
+        "validation/loss/caption/text": 2.0,
+        "validation/loss/caption": 6.0,
+        "validation/loss/text/text": 0.0,
+        "validation/loss/text": 0.0,
+        "validation/loss": 3.0,
+    }
+
+
+def test_losses_of_all_data_together_have_no_task_in_their_names():
+    loss = lambda batch, key: {"text": (batch, 2.0)}
+    found = losses(loss, {None: [1.0, 3.0]}, {"text": 2.0}, jax.random.key(0))
+    assert found == {"validation/loss/text": 1.0, "validation/loss": 2.0}
 
 
 def test_every_task_draws_the_same_noise():
     noise = lambda batch, key: {"noise": (jax.random.uniform(key), 1.0)}
-    found = losses(noise, {"edit": [0, 1], "draw": [2, 3]}, jax.random.key(3), name="loss")
-    assert found["loss/edit/noise"] == found["loss/draw/noise"]
+    found = losses(noise, {"edit": [0, 1], "draw": [2, 3]}, {}, jax.random.key(3))
+    assert found["validation/loss/edit/noise"] == found["validation/loss/draw/noise"]

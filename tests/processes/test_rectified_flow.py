@@ -40,6 +40,17 @@ def test_training_times_are_logit_normal():
     np.testing.assert_allclose((logits.mean(), logits.std()), (0, 1), atol=0.03)
 
 
+@pytest.mark.parametrize("first", [0, 1, 7, 100])
+def test_a_few_spread_times_in_a_row_reach_every_quarter(first):
+    few = rectified_flow.spread(first, 5)
+    assert set(np.floor(4 * few)) == {0, 1, 2, 3}
+    gaps = np.diff(np.sort(rectified_flow.spread(first, 100)))
+    assert gaps.min() > 0 and gaps.max() < 0.019
+    np.testing.assert_array_equal(
+        rectified_flow.spread(first, 9)[2:5], rectified_flow.spread(first + 2, 3)
+    )
+
+
 def test_corrupt_goes_from_data_to_noise():
     key, clean = jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 3, 4, 5))
     time = jnp.array([[0.0, 1.0, 0.25], [0.5, 0.0, 1.0]])

@@ -4,10 +4,12 @@ x_t = (1 - t) x_0 + t noise, velocity v = noise - x_0 (Liu et al. 2023; the conv
 A time belongs to a picture: arrays are `[*batch ... D]`, times `[*batch]`. Everything is float32.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 Sums = tuple[jax.Array, jax.Array]  # (sum, count)
@@ -21,6 +23,16 @@ def shift_time(time: Float[Array, "*batch"], shift: float) -> Float[Array, "*bat
 def times(key: Key[Array, ""], shape: tuple[int, ...], shift: float = 1.0) -> jax.Array:
     """Training times: the sigmoid of a standard normal, shifted."""
     return shift_time(jax.nn.sigmoid(jax.random.normal(key, shape)), shift)
+
+
+def spread(first: int, count: int) -> np.ndarray:
+    """Times `first .. first + count - 1` of an endless even sequence in (0, 1), float32 `[count]`.
+
+    Steps of the golden ratio around the interval: the gaps between any five times in a row are
+    less than a quarter, those of n times at most 1.9 / n (Weyl 1916; Steinhaus' three gaps).
+    """
+    step = (math.sqrt(5) - 1) / 2
+    return ((0.5 + step * np.arange(first, first + count)) % 1).astype(np.float32)
 
 
 def corrupt(

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from unified.training.metrics import Values, Window
+from unified.evaluation.loss import losses, named
+from unified.training.metrics import Values
 from unified.training.setup import Setup
 from unified.training.tree import Tree
 
@@ -37,35 +38,13 @@ class Validation:
 
     def names(self, losses: Collection[str]) -> list[str]:
         """Of the metrics that there may be, from those of the losses."""
-        each = [_name(task, loss) for task in self._inputs for loss in (*losses, "")]
-        return [*each, _name(None)]
+        each = [named(task, loss) for task in self._inputs for loss in (*losses, "")]
+        return [*each, named(None)]
 
     def __call__(self, params: Tree) -> Values:
-        """By name: every loss of every task, what the weighted losses of a task add up to, and the
-        mean of that over tasks, `validation/loss`."""
+        """The metrics of `evaluation.loss.losses`."""
         if self._held is None:
             take = lambda inputs: list(itertools.islice(inputs, self._batches))
             self._held = {task: take(inputs) for task, inputs in self._inputs.items()}
-        values: Values = {}
-        for task, batches in self._held.items():
-            means = self._losses(params, batches, jax.random.key(self._seed)).means()
-            weights = self._setup.task.weights
-            objective = sum(weights[name] * means[name] for name in weights if name in means)
-            values |= {_name(task, name): value for name, value in means.items()}
-            values[_name(task)] = objective
-        objectives = [values[_name(task)] for task in self._held]
-        values[_name(None)] = sum(objectives) / len(objectives)
-        return values
-
-    def _losses(self, params: Tree, batches: Sequence[Any], key: jax.Array) -> Window:
-        window = Window()
-        for index, batch in enumerate(batches):
-            arrays = self._setup.place(batch)
-            losses = self._setup.eval_step(params, arrays, jax.random.fold_in(key, index))
-            window.add(jax.device_get(losses))
-        return window
-
-
-def _name(task: str | None, loss: str = "") -> str:
-    """`validation/loss/task/name-of-loss`, without the parts that there are not."""
-    return "/".join(filter(None, ("validation/loss", task, loss)))
+        step = lambda batch, key: self._setup.eval_step(params, self._setup.place(batch), key)
+        return losses(step, self._held, self._setup.task.weights, jax.random.key(self._seed))

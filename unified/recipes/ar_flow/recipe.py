@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
 from unified.processes import autoregressive, rectified_flow
 from unified.recipes.ar_flow.config import layout, parse, tokenizer
+from unified.recipes.ar_flow.heldout import HeldOut, TimedLatents
 from unified.recipes.ar_flow.model import ARFlow, ByName
 from unified.sequence import Batch, LatentTokens, TextTokens
 
@@ -49,14 +50,20 @@ def loss(model: ARFlow, batch: Batch, key: jax.Array) -> Sums:
 
 
 def corrupt(model: ARFlow, batch: Batch, key: jax.Array) -> tuple[ByName, ByName, ByName]:
-    """By latent lane: noised latents, flow times and target velocities. Context stays clean."""
+    """By latent lane: noised latents, flow times and target velocities. Context stays clean.
+
+    Times are drawn, but for held-out pictures, which bring theirs.
+    """
     latents, times, targets = {}, {}, {}
     for i, (name, lane) in enumerate(sorted(batch.lanes.items())):
         if isinstance(lane, LatentTokens):
             keys = jax.random.split(jax.random.fold_in(key, i), 3)
             sampling = keys[0] if model.cfg.sample_latents else None
             clean = jax.lax.stop_gradient(model.encode(lane.pixels, sampling))
-            drawn = rectified_flow.times(keys[1], lane.noised.shape, model.cfg.timestep_shift)
+            if isinstance(lane, TimedLatents):
+                drawn = lane.times
+            else:
+                drawn = rectified_flow.times(keys[1], lane.noised.shape, model.cfg.timestep_shift)
             times[name] = jnp.where(lane.noised, drawn, 0.0)
             latents[name], targets[name] = rectified_flow.corrupt(keys[2], clean, times[name])
     return latents, times, targets
@@ -99,13 +106,14 @@ def inputs(
     task: str | None = None,
     *,
     rows: Sequence[int] | None = None,
-) -> Pipeline:
+) -> Pipeline | HeldOut:
     """Packed batches of `config.data[split]`: its sources by name, or the one named `task`.
 
     `rows`: those that this process makes of the global batch (default: all).
     """
     encode = tokenizer(config).encode
-    return configured(config, split, task, layout(config), encode, rows=rows)
+    pipeline = configured(config, split, task, layout(config), encode, rows=rows)
+    return pipeline if split == "train" else HeldOut(pipeline)
 
 
 def evaluate(
@@ -125,14 +133,15 @@ def evaluate(
 
 
 def validation_losses(model: ARFlow, config: Mapping[str, Any]) -> dict[str, float]:
-    """Mean losses of the validation batches of each task."""
+    """Mean losses of the validation batches of each task, as training reports them."""
     graph, params = nnx.split(model)
     step = jax.jit(lambda params, batch, key: loss(nnx.merge(graph, params), batch, key))
-    tasks, num = config["validation"]["tasks"], config["validation"]["batches"]
+    tasks, num = config["validation"]["tasks"] or (None,), config["validation"]["batches"]
     with contextlib.ExitStack() as stack:
-        batches = {}
+        batches: dict[str | None, Iterable[Batch]] = {}
         for task in tasks:
-            pipeline = inputs(config, "validation", task)
-            stack.callback(pipeline.close)
-            batches[task] = itertools.islice(pipeline, num)
-        return evaluation_loss.losses(lambda *args: step(params, *args), batches, jax.random.key(0))
+            held_out = inputs(config, "validation", task)
+            stack.callback(held_out.close)
+            batches[task] = itertools.islice(held_out, num)
+        key, weights = jax.random.key(config["seed"]), config["loss_weights"]
+        return evaluation_loss.losses(lambda *args: step(params, *args), batches, weights, key)
