@@ -12,7 +12,7 @@ from unified.data.emoji import arrange, language
 from unified.data.emoji.parser import parse
 from unified.data.emoji.scene import Scene, Thing, render
 from unified.data.emoji.score import score_edit, score_facts, score_scene
-from unified.data.emoji.tasks import EmojiSource
+from unified.data.emoji.tasks import EmojiSource, Truth
 
 COUNT = 100
 
@@ -141,3 +141,15 @@ def test_an_edit_that_harms_the_rest_fails():
         )
         checked += 1
     assert checked >= 3
+
+
+def test_another_background_leaves_the_things_on_it_as_they_were():
+    things = (Thing("1f34e", "flat", "blue", 16, 20, 24), Thing("1f436", "flat", None, 46, 40, 24))
+    before, after = Scene(things), Scene(things, "light green")
+    truth = Truth(
+        "edit", "background", "make the background light green", before=before, after=after
+    )
+    shapeless = Image.fromarray(render(after)).filter(ImageFilter.GaussianBlur(1.5))
+    score = lambda picture: score_edit(truth, render(before), picture)
+    assert score(compressed(render(after)))["all"]
+    assert score(np.asarray(shapeless)) == {"changed": True, "unchanged": False, "all": False}
