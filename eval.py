@@ -18,22 +18,26 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release, run
 from unified.training import config as configs
+from unified.training.check import check_ranges
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args, overrides = parse(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
+    folder = args.output or default_output(args.checkpoint)
     try:
         model, config = load(args.checkpoint, args.config, overrides)
-    except (FileNotFoundError, ValueError) as error:
+        values = models.recipe_of(config).evaluate(model, config, folder)
+    except (OSError, ValueError, BadRecordsError) as error:
+        if sys.flags.dev_mode:
+            raise
         print(f"eval.py: error: {error}", file=sys.stderr)
-        return 1
-    folder = args.output or default_output(args.checkpoint)
-    values = models.recipe_of(config).evaluate(model, config, folder)
+        return 2
     Console().print(report.table(values, f"evaluation of {args.checkpoint}"))
     print(f"wrote {folder}")
     return 0
@@ -55,7 +59,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def load(
     checkpoint: str, config_file: str | None, overrides: Sequence[str]
 ) -> tuple[nnx.Module, ConfigDict]:
-    """The model and how to evaluate it. The tokenizer always is that of the weights."""
+    """The model and how to evaluate it. The tokenizer always is that of the weights.
+
+    Raises ValueError or OSError for a mistake, before the evaluation begins.
+    """
     params, saved = models.read(checkpoint)
     if config_file:
         config = configs.load(config_file, overrides)
@@ -66,6 +73,10 @@ def load(
         config = ConfigDict(saved)
         for text in overrides:
             configs.override(config, text)
+        check_ranges(config)
+    recipe = models.recipe_of(config)
+    if hasattr(recipe, "check"):
+        recipe.check(config)
     return models.assemble(params, config, checkpoint), config
 
 

@@ -2,7 +2,8 @@
 
 Every field can be overridden: `--config.optimizer.learning_rate=1e-4 --config.total_steps=2000`.
 Run the same command again to go on where it stopped: after a crash, a kill, or on another number
-of devices, the losses are those of a run that did not stop. SIGTERM and Ctrl-C save first.
+of devices, the losses are those of a run that did not stop, if steps end it: what `max_minutes`
+ends depends on a clock, which the next run does not set back. SIGTERM and Ctrl-C save first.
 
 The folder `--workdir` holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and in
 the end `release/` (weights for `unified` and `eval.py`) and `evaluation/`.
@@ -13,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from unified import sharding
+from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
@@ -38,7 +39,7 @@ from unified.training.optimizer import FALL
 from unified.training.progress import Display
 from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
-from unified.training.stop import Stop
+from unified.training.stop import Stop, hurried, last_step
 from unified.training.validation import Validation
 
 
@@ -56,12 +57,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The state, the steps it has seen, the one to end with, and what the log had gathered."""
+    """The state, the steps it has seen, the one to end with, and what lay beside the state."""
 
     state: TrainState
     step: int
     end: int
-    window: Any = None
+    host: dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,22 +73,39 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         try:
             run, start = begin(args, configs.load(args.config, overrides), stack)
-        except (OSError, ValueError) as error:
-            if sys.flags.dev_mode:
-                raise
-            print(f"train.py: error: {error}", file=sys.stderr)
-            return 2
+        except (OSError, ValueError, BadRecordsError) as error:
+            return told(error)
         try:
             state, signal, validated = train(run, start)
-        except NonFinite as error:
-            newest = run.checkpoints.newest
-            run.display.print(f"{error}. Nothing saved; the last good checkpoint: {newest}")
-            return 1
+        except (NonFinite, BadRecordsError) as error:
+            return stopped(run, error)
         if signal:
             run.display.print(f"{signal}: saved {run.checkpoints.newest}; the same command goes on")
-        else:
+            return 0
+        try:
             finish(run, state, validated)
+        except (OSError, ValueError) as error:
+            return told(error)
     return 0
+
+
+def told(error: Exception) -> int:
+    """Exit status after a mistake of the user, in a line; `python -X dev` shows where it is."""
+    if sys.flags.dev_mode:
+        raise error
+    print(f"train.py: error: {error}", file=sys.stderr)
+    return 2
+
+
+def stopped(run: Run, error: Exception) -> int:
+    """Exit status after a run that should not go on as it is."""
+    newest = run.checkpoints.newest or "there is none yet"
+    run.display.print(f"{error}. Nothing saved; the last good checkpoint: {newest}")
+    if isinstance(error, BadRecordsError):
+        run.display.print(
+            "mend the records or raise config.data.max_bad_records; the same command goes on there"
+        )
+    return 1
 
 
 # Act 1: the state and the input, fresh or where the last run stopped.
@@ -98,6 +116,8 @@ def begin(
 ) -> tuple[Run, Start]:
     """Raises ValueError or OSError for a mistake, before anything is written or takes long."""
     recipe = models.recipe_of(config)
+    if hasattr(recipe, "check"):
+        recipe.check(config)
     mesh = sharding.make_mesh(config.mesh)
     stack.enter_context(jax.set_mesh(mesh))
     setup = prepare(config, recipe, mesh)
@@ -106,28 +126,33 @@ def begin(
     if args.resume == "never" and checkpoints.latest is not None:
         raise ValueError(f"--resume=never, but {args.workdir} holds checkpoints; take another")
     restored = checkpoints.restore(setup.abstract)
-    step = restored.step if restored else 0
+    step, host = (restored.step, restored.host) if restored else (0, {})
+    end = last_step(host, step, config.max_minutes, config.total_steps)
     draw = functools.partial(draw_from, recipe, config, setup)
     validate = Validation(
         setup, functools.partial(draw, "validation"), seed=config.seed, **config.validation
     )
     inputs = draw("train")
     if restored:
-        inputs.set_state(merged(inputs, restored.host["inputs"]))
+        inputs.set_state(merged(inputs, host["inputs"]))
     feed = Feed(inputs, setup.place, setup.ideal, start=step, every=config.log_every)
     first = next(stack.enter_context(feed))
-    check(config, setup, validate, first.arrays)
+    losses = setup.trace(first.arrays)
+    if (best := config.checkpoint.best) and best not in (known := validate.names(losses)):
+        raise ValueError(f"checkpoint.best: no metric {best!r}; {nearest(best, known)}")
     loaded = None if restored else load(config, setup)
 
-    display = Display(config.total_steps, config.loss_weights, show=processes.is_first())
+    display = Display(end, config.loss_weights, show=processes.is_first())
     stack.enter_context(display)
     batches = itertools.chain([first], feed)
     run = Run(config, recipe, args.workdir, setup, checkpoints, batches, validate, display)
-    describe(run, step, keep(run))
-    if restored:
-        end = hurried_to(config, restored.host)
-        return run, Start(restored.state, step, end, restored.host.get("window"))
-    return run, Start(setup.init(config.seed, loaded), step, config.total_steps)
+    display.describe(config, setup.num_params, args.workdir, step)
+    for change in keep(run):
+        display.print(f"changed  {change}")
+    if step >= end < config.total_steps:
+        display.print(f"max_minutes={config.max_minutes:g} are over: raise it to train on")
+    state = restored.state if restored else setup.init(config.seed, loaded)
+    return run, Start(state, step, end, host)
 
 
 def draw_from(
@@ -141,16 +166,6 @@ def draw_from(
 def merged(inputs: Any, states: list[Any]) -> Any:
     """The place in the data, from those of the processes that saved it."""
     return states[0] if len(states) == 1 else inputs.merge_states(states)
-
-
-def check(config: ConfigDict, setup: Setup, validate: Validation, batch: Any) -> None:
-    """Traces the step. Raises ValueError for what only the losses can tell of the config."""
-    jax.eval_shape(setup.train_step, setup.abstract, batch, setup.abstract.step)
-    if best := config.checkpoint.best:
-        key = jax.random.key(config.seed)
-        losses = jax.eval_shape(setup.eval_step, setup.abstract.params, batch, key)
-        if best not in (known := validate.names(losses)):
-            raise ValueError(f"checkpoint.best: no metric {best!r}; {nearest(best, known)}")
 
 
 def load(config: ConfigDict, setup: Setup) -> Any:
@@ -175,19 +190,6 @@ def keep(run: Run) -> list[str]:
     return configs.keep(run.config, run.workdir / release.CONFIG)
 
 
-def describe(run: Run, start: int, changes: list[str]) -> None:
-    """Says where the run computes, what it trains and where it writes."""
-    config, show = run.config, run.display.print
-    devices, (trained, frozen) = jax.devices(), run.setup.num_params
-    mesh = dict(jax.sharding.get_abstract_mesh().shape)
-    show(f"devices  {len(devices)} x {devices[0].device_kind}, mesh {mesh}")
-    show(f"model    {trained:,} trained and {frozen:,} frozen parameters")
-    show(f"batch    {config.batch_size} rows, {config.accumulation} micro-batches")
-    show(f"writes   {run.workdir}" + (f", goes on after step {start}" if start else ""))
-    for change in changes:
-        show(f"changed  {change}")
-
-
 # Act 2: step, log, evaluate, save.
 
 
@@ -199,12 +201,13 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
         journal.write(step, values)
         run.display.line(step, values, at_most=stop.seconds_left)
 
-    monitor = Monitor(report, every=config.log_every, window=start.window)
+    monitor = Monitor(report, every=config.log_every, window=start.host.get("window"))
     signal, validated, end = None, {}, start.end
+    limit = {"used": start.host.get("seconds", 0.0), "check_every": config.log_every}
     last = setup.everywhere(end)
     with (
         Journal(run.workdir, after=start.step, write=processes.is_first()) as journal,
-        Stop(config.max_minutes, check_every=config.log_every) as stop,
+        Stop(config.max_minutes, **limit) as stop,
     ):
         for step in range(start.step + 1, end + 1):
             with jax.transfer_guard("disallow"):
@@ -225,7 +228,7 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
                 if validated:
                     report(step, validated)
                 if ending or step % config.checkpoint.every == 0:
-                    save(run, step, end, state, fed, monitor, validated)
+                    save(run, step, end, state, fed, monitor, stop, validated)
                 monitor.restart_clock()
             if ending:
                 break
@@ -234,28 +237,26 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
 
 
 def hurry(run: Run, step: int) -> int:
-    """The step to end with when all but the last share of the time is over: as many more steps as
-    that share of all, so that the learning rate falls in time."""
-    end = min(math.ceil(step / (1 - FALL)), run.config.total_steps)
+    """The step to end with, now that it is time for the learning rate to fall; says so."""
+    end = hurried(step, run.config.total_steps)
     if end < run.config.total_steps:
         limit = f"max_minutes={run.config.max_minutes:g}"
         run.display.print(f"{limit}: the run and its learning rate come to an end by step {end}")
+        run.display.end(end)
     return end
 
 
-def hurried_to(config: ConfigDict, host: dict[str, Any]) -> int:
-    """The step to end with: that of the last run, if it had to hurry and this may take as long."""
-    minutes, end = host.get("hurried") or (None, 0)
-    same = minutes == config.max_minutes
-    return min(int(end), config.total_steps) if same else config.total_steps
-
-
-def save(run: Run, step: int, end: int, state: TrainState, fed: Fed, monitor, validated) -> None:
+def save(
+    run: Run, step: int, end: int, state: TrainState, fed: Fed, monitor: Monitor, stop: Stop, values
+) -> None:
     """Everything that the next run needs to go on as this one would have."""
-    hurried = (run.config.max_minutes, end) if end < run.config.total_steps else None
-    inputs = processes.gather_json(fed.state)
-    host = {"inputs": inputs, "window": monitor.window.pairs, "hurried": hurried}
-    run.checkpoints.save(step, state, host, validated)
+    host = {
+        "inputs": processes.gather_json(fed.state),
+        "window": monitor.window.pairs,
+        "hurried": (run.config.max_minutes, end) if end < run.config.total_steps else None,
+        "seconds": stop.seconds_used,
+    }
+    run.checkpoints.save(step, state, host, values)
 
 
 # Act 3: what came of it.

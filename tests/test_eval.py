@@ -80,16 +80,19 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
         (["--config", "none.py"], "--config none.py: no such Python file"),
         (["--config", CONFIG, "--config.model.width=8"], "do not fit the model"),
         (["--config.model.widht=8"], "did you mean 'width'?"),
+        (["--config.batch_size=0"], "batch_size=0 must be at least 1"),
+        (["--output", "taken/x"], "Not a directory: 'taken/x'"),
         (["--config", CONFIG, "--outptu=x"], "unknown argument '--outptu=x'"),
     ],
-    ids=["checkpoint", "config", "shapes", "field", "argument"],
+    ids=["checkpoint", "config", "shapes", "field", "range", "output", "argument"],
 )
 def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     arguments, message, released, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     given = [] if "--checkpoint" in arguments else ["--checkpoint", str(released)]
-    assert program.main([*given, *arguments]) == 1
+    (tmp_path / "taken").touch()
+    assert program.main([*given, *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("eval.py: error: ") and message in error
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

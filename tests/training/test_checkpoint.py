@@ -36,7 +36,7 @@ def assert_same(got: TrainState, want: TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, data(got), data(want))
 
 
-def test_everything_comes_back_on_one_device_and_on_eight(tmp_path):
+def test_everything_comes_back_on_one_device_and_on_eight(tmp_path, caplog):
     host = {"inputs": {"rows": [[3, 1], [2]]}, "window": {"loss": (1.25, 4.0)}}
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(abstract(state(0))) is None
@@ -48,6 +48,7 @@ def test_everything_comes_back_on_one_device_and_on_eight(tmp_path):
             assert found.host == json.loads(json.dumps(host))
             assert_same(found.state, state(7))
             assert len(found.state.params["layers"][0].sharding.device_set) == devices
+    assert not [r for r in caplog.records if "could not be restored" in r.getMessage()]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

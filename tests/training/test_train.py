@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import train
 from unified.interop import model as models
 from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
+from unified.training import stop
 from unified.training.metrics import read
 from unified.training.stop import Stop
 
@@ -122,6 +124,38 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpo
 
 
 @pytest.mark.slow
+def test_too_many_bad_records_stop_the_run_in_two_lines(tmp_path, capfd):
+    assert run(tmp_path, "--config.data.bad=6") == 1
+    said = capfd.readouterr()
+    assert said.out.splitlines()[-2:] == [
+        "4 bad records, and max_bad_records is 3; the last is a.jsonl:7. Nothing saved; the last "
+        f"good checkpoint: {tmp_path / 'checkpoints' / '4'}",
+        "mend the records or raise config.data.max_bad_records; the same command goes on there",
+    ]
+    assert not said.err
+    assert run(tmp_path) == 0
+    assert "goes on after step 4" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_has_what_is_left_of_its_minutes(tmp_path, capsys, monkeypatch):
+    clock = iter(range(0, 100000, 2))  # of seconds: the time passes with every look at it
+    monkeypatch.setattr(stop, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    limited = ("--config.max_minutes=2", "--config.total_steps=1000", "--config.log_every=1")
+    monkeypatch.setattr(Stop, "signalled", lambda self, step: "SIGTERM" if step == 5 else None)
+    assert run(tmp_path, *limited) == 0
+    assert "goes on" in capsys.readouterr().out
+    assert max(losses(tmp_path)) == 5
+    assert run(tmp_path, *limited) == 0
+    ended = max(losses(tmp_path))
+    assert "come to an end by step" in capsys.readouterr().out
+    assert 5 < ended <= 2 * 60 / 2
+    assert run(tmp_path, *limited) == 0
+    assert "max_minutes=2 are over: raise it to train on" in capsys.readouterr().out
+    assert max(losses(tmp_path)) == ended
+
+
+@pytest.mark.slow
 def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     limited = ("--config.total_steps=100000", "--config.max_minutes=0.01")
@@ -178,6 +212,9 @@ BEST = ("--config.validation.every=4", "--config.checkpoint.best=validation/loss
     [
         (["--config=configs/nope.py"], "configs/nope.py: no such Python file"),
         (["--config.optimizer.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--config.benchmark=nope"], "config.benchmark: there is only 'toy'"),
+        (["--config.data.bad=1"], "4 bad records, and max_bad_records is 3"),
+        (["--config.seed=-1"], "seed=-1 must be from 0 to"),
         (["--config.recipe=no_such_recipe"], "No module named 'no_such_recipe'"),
         (["--config.mesh.fsdp=3"], "does not fit 8 devices"),
         (["--config.batch_size=6"], "= 6 rows do not divide"),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from unified.data.rows import BadRecordsError
 from unified.sharding import constrain
 
 VOCAB, LENGTH = 16, 8
@@ -68,13 +69,14 @@ def counts(batch):
 class Inputs:
     """Random walks over the vocabulary; the batch of an index is always the same.
 
-    `poison` is the batch that holds a NaN, `delay` the seconds that one takes.
+    `poison` is the batch that holds a NaN, `bad` the first one that cannot be made for bad records,
+    `delay` the seconds that one takes.
     """
 
-    def __init__(self, size: int, seed: int, rows=None, poison: int = 0, delay: float = 0.0):
+    def __init__(self, size: int, seed: int, rows=None, poison: int = 0, bad: int = 0, delay=0.0):
         self.index, self._size, self._seed = 0, size, seed
         self._rows = range(size) if rows is None else rows
-        self._poison, self._delay = poison, delay
+        self._poison, self._bad, self._delay = poison, bad, delay
 
     def __iter__(self):
         return self
@@ -83,6 +85,8 @@ class Inputs:
         time.sleep(self._delay)
         rng = np.random.default_rng((self._seed, self.index))
         self.index += 1
+        if self._bad and self.index >= self._bad:
+            raise BadRecordsError("4 bad records, and max_bad_records is 3; the last is a.jsonl:7")
         steps = rng.integers(0, 3, (self._size, LENGTH + 1))
         lengths = rng.integers(1, LENGTH + 1, (self._size, 1))
         weight = (np.arange(LENGTH) < lengths).astype(np.float32)
@@ -108,6 +112,11 @@ def inputs(config, split: str, task: str | None = None, *, rows=None) -> Inputs:
     seeds = {("train", None): 0, ("validation", "easy"): 1, ("validation", "hard"): 2}
     trouble = dict(config["data"]) if split == "train" else {}
     return Inputs(config["batch_size"], seeds[split, task], rows, **trouble)
+
+
+def check(config) -> None:
+    if config.get("benchmark", "toy") != "toy":
+        raise ValueError("config.benchmark: there is only 'toy'")
 
 
 def evaluate(model: Toy, config, folder: Path, losses=None) -> dict[str, float]:

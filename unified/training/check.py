@@ -50,8 +50,9 @@ def check(config: ConfigDict) -> ConfigDict:
 
 
 def check_ranges(config: ConfigDict) -> None:
-    """Raises ValueError, naming the field. Those that the optimizer has not are left out."""
-    fields = RANGES | {f"loss_weights.{name}": (-INF, INF) for name in config.loss_weights}
+    """Raises ValueError, naming the field. Those that the config has not are left out."""
+    weights = config.get("loss_weights", {})
+    fields = RANGES | {f"loss_weights.{name}": (-INF, INF) for name in weights}
     for field, (first, last) in fields.items():
         if (value := _number(config, field)) is None:
             continue
@@ -66,7 +67,7 @@ def check_ranges(config: ConfigDict) -> None:
 def _number(config: ConfigDict, field: str) -> float | None:
     """The value at a path. Raises ValueError if it is neither a number nor None."""
     parent, _, name = field.rpartition(".")
-    value = (config[parent] if parent else config).get(name)
+    value = (config.get(parent, {}) if parent else config).get(name)
     if value is not None and not isinstance(value, int | float):
         raise ValueError(f"{field}={value!r} must be a number")
     return value

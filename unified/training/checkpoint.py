@@ -1,6 +1,7 @@
 """Checkpoints of a run: written in the background, the newest and the best kept, whole or absent.
 
-Beside the state lies `host`, plain JSON: the position of the input and what the log has gathered.
+Beside the state lies `host`, plain JSON: the position of the input, what the log has gathered and
+the seconds used.
 Orbax writes to a temporary name and renames, so an interrupted save is never taken for one.
 """
 
@@ -18,7 +19,10 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from unified.training.nearest import nearest
 from unified.training.step import TrainState
 
-ITEMS = ("state", "host")
+ITEMS: dict[str, Any] = {
+    "state": ocp.StandardCheckpointHandler,
+    "host": ocp.JsonCheckpointHandler,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Checkpoints:
             **tracked,
         )
         self.folder, self._best = Path(folder).absolute(), best
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {name: make() for name, make in ITEMS.items()}  # unknown items are warned of
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._set_torn_aside()
 
     @property

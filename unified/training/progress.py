@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -24,8 +26,26 @@ class Display:
             self._bar.start()
             self._task = self._bar.add_task("compiling", total=total)
 
+    def end(self, step: int) -> None:
+        """The last step, if it is not the one said before."""
+        self._total = step
+        if self._bar:
+            self._bar.update(self._task, total=step)
+
     def print(self, *objects: Any) -> None:
         self.console.print(*objects)
+
+    def describe(
+        self, config: Mapping[str, Any], num_params: tuple[int, int], workdir: Path, start: int
+    ) -> None:
+        """Says where the run computes, what it trains and where it writes."""
+        devices, mesh = jax.devices(), dict(jax.sharding.get_abstract_mesh().shape)
+        trained, frozen = num_params
+        self.print(f"devices  {len(devices)} x {devices[0].device_kind}, mesh {mesh}")
+        self.print(f"model    {trained:,} trained and {frozen:,} frozen parameters")
+        rows, parts = config["batch_size"], config["accumulation"]
+        self.print(f"batch    {rows} rows, {parts} micro-batches")
+        self.print(f"writes   {workdir}" + (f", goes on after step {start}" if start else ""))
 
     def advance(self, step: int, fed: Fed) -> None:
         """After a step is on its way; the first time, says how large it is."""

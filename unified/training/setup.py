@@ -37,6 +37,12 @@ class Setup:
         """A whole number on every device."""
         return jax.device_put(np.int32(number), self.abstract.step.sharding)
 
+    def trace(self, batch: Any) -> list[str]:
+        """Names of the losses. Raises ValueError for what only they can tell of the config."""
+        jax.eval_shape(self.train_step, self.abstract, batch, self.abstract.step)
+        key = jax.eval_shape(jax.random.key, 0)
+        return list(jax.eval_shape(self.eval_step, self.abstract.params, batch, key))
+
     @property
     def num_params(self) -> tuple[int, int]:
         """Trained and frozen."""
