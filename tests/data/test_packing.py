@@ -222,7 +222,7 @@ def test_an_example_larger_than_a_row_is_refused_with_its_size_and_the_limit():
     message = r"set\.jsonl:7: larger than a row: needs text 28 \(limit 16\), vit 6 \(limit 4\)"
     with pytest.raises(ValueError, match=message):
         expand(long, layout(), encode)
-    with pytest.raises(ValueError, match=r"text_losses 10 \(limit 8\)"):
+    with pytest.raises(ValueError, match=r"needs text_losses 10 \(limit 8\); raise"):  # text fits
         expand(Example((Segment("x" * 9, "target"),)), layout(), encode)
     with pytest.raises(ValueError, match=r"set:1: no lane for view 'depth'"):
         expand(Example((Segment(WIDE, "context", ("depth",)),), origin="set:1"), layout(), encode)

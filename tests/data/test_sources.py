@@ -218,7 +218,19 @@ JSONL = {
         {"image": "1.png", "conversations": turns("<image><image>", "a")},
         "2 <image> marks for 1 pictures",
     ),
-    "no caption": ({"image": "1.png"}, "KeyError: 'caption'"),
+    "no caption": ({"image": "1.png"}, "ValueError: the record has no 'caption', only .'image'.$"),
+    "no instructions": ({"image_list": ["1.png"]}, "the record has no 'instruction_list', only"),
+    "no value": ({"conversations": [{"from": "gpt"}]}, "a turn has no 'value', only .'from'"),
+    "empty text": ({"text": " "}, "the text is empty"),
+    "empty caption": ({"image": "1.png", "caption": ""}, "the text is empty"),
+    "empty alternative": ({"image": "1.png", "captions": {"short": ""}}, "the text is empty"),
+    "empty instruction": (
+        {"image_list": ["1.png", "1.png"], "instruction_list": [""]},
+        "the text is empty",
+    ),
+    "empty answer": ({"conversations": turns("why?", "this", "and?", "")}, "an answer of gpt is"),
+    "no answer": ({"conversations": turns("why?")}, "no answer of gpt to learn"),
+    "no turns": ({"conversations": []}, "no answer of gpt to learn"),
     "no captions": ({"image": "1.png", "captions": []}, "no text among the alternatives"),
     "odd edit": ({"image_list": ["1.png"], "instruction_list": []}, "1 pictures with 0"),
     "nothing known": ({"picture": "1.png"}, "no conversations, image_list, image or text"),
@@ -236,6 +248,19 @@ def test_bad_lines_name_file_row_and_reason(tmp_path, kind):
     assert isinstance(bad, BadRecord)
     assert bad.origin == f"{tmp_path}/train.jsonl:2"
     assert re.search(reason, bad.reason), bad.reason
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    pq.write_table(pa.table({"image": [png(1)], "caption": ["a"]}), tmp_path / "p.parquet")
+    spec = {"format": "parquet", "path": str(tmp_path), "columns": {"caption": "text"}}
+    assert open_source(spec)[0] == BadRecord(
+        f"{tmp_path}/p.parquet:0", "ValueError: no column 'text' for 'caption', only ['image']"
+    )
+    pq.write_table(
+        pa.table({"image": [{"path": "x.png"}], "caption": ["a"]}), tmp_path / "p.parquet"
+    )
+    bad = open_source({"format": "parquet", "path": str(tmp_path)})[0]
+    assert bad.reason == "ValueError: a picture has no 'bytes', only ['path']"
 
 
 def test_bad_records_of_the_other_formats(tmp_path):

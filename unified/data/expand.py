@@ -142,8 +142,9 @@ class _Writer:
             if isinstance(lane, TextTokens)
         }
         need = self.slots | losses
-        if any(n > limits[name] for name, n in need.items()):
-            sizes = ", ".join(f"{name} {n} (limit {limits[name]})" for name, n in need.items() if n)
+        over = {name: n for name, n in need.items() if n > limits[name]}
+        if over:
+            sizes = ", ".join(f"{name} {n} (limit {limits[name]})" for name, n in over.items())
             raise ValueError(f"larger than a row: needs {sizes}; raise the budget of its lanes")
         cost = np.array([need.get(name, 0) for name in limits])
         return Spans(lanes, self.clock, self.position, cost, example.task, example.origin)

@@ -10,7 +10,8 @@ The fields that are there say what it is:
 
 A picture is the bytes of an image file, base64 of them, a uint8 array, or a dict with `bytes`. For
 a caption or an instruction a list or dict of alternatives may stand (`captions` also as JSON), of
-which `variant` chooses one.
+which `variant` chooses one. A record that has nothing to learn (an empty text or caption, no
+answer) is refused.
 """
 
 import base64
@@ -39,7 +40,7 @@ READ, EDIT = ("vit",), ("vae", "vit")  # views of a picture that is understood, 
 def picture(value: Any) -> np.ndarray:
     """uint8 `[H W 3]` from any of the forms above."""
     if isinstance(value, Mapping):  # the picture struct of Hugging Face parquet files
-        value = value["bytes"]
+        value = _field(value, "bytes", "a picture")
     if isinstance(value, str):
         value = base64.b64decode(value, validate=True)
     if isinstance(value, np.ndarray):
@@ -57,30 +58,37 @@ def to_example(
     variant: int = 0,
     picture: Callable[[Any], np.ndarray] = picture,
 ) -> Example:
-    """Raises KeyError, TypeError, ValueError or OSError, saying what is wrong with the record."""
+    """Raises TypeError, ValueError or OSError, saying what is wrong with the record."""
     if "conversations" in record:
         images = [picture(value) for value in as_list(record.get("image", ()))]
         segments = conversation(record["conversations"], images)
     elif "image_list" in record:
         images = [picture(value) for value in as_list(record["image_list"])]
-        segments = edits(images, as_list(record["instruction_list"]), variant)
+        segments = edits(images, as_list(_field(record, "instruction_list")), variant)
     elif "image" in record:
         (image,) = as_list(record["image"])
         caption = Segment(_caption(record, variant), "target" if task == "caption" else "context")
         shown = Segment(picture(image), "context" if task == "caption" else "target")
         segments = [shown, caption] if task == "caption" else [caption, shown]
     elif "text" in record:
-        segments = [Segment(_string(record["text"]), "target")]
+        segments = [Segment(_said(record["text"]), "target")]
     else:
-        raise KeyError(f"no conversations, image_list, image or text among {sorted(record)}")
+        raise ValueError(f"no conversations, image_list, image or text among {sorted(record)}")
     return Example(tuple(segments), task or _kind(segments), origin)
 
 
 def conversation(turns: Sequence[Mapping], images: Sequence[np.ndarray]) -> list[Segment]:
-    """Turns of human (context) and gpt (target); pictures without marks come first."""
+    """Turns of human (context) and gpt (target); pictures without marks come first.
+
+    Raises ValueError where gpt says nothing.
+    """
     if not isinstance(turns, (list, tuple)):
         raise TypeError(f"conversations is a list of turns, not {type(turns).__name__}")
-    said: list[tuple[Role, str]] = [(_role(turn), _string(turn["value"])) for turn in turns]
+    words = lambda turn: _string(_field(turn, "value", "a turn"))
+    said: list[tuple[Role, str]] = [(_role(turn), words(turn)) for turn in turns]
+    answers = [value for role, value in said if role == "target"]
+    if not all(map(str.strip, answers)) or not answers:
+        raise ValueError("an answer of gpt is empty" if answers else "no answer of gpt to learn")
     marks = sum(value.count(MARK) for _, value in said)
     if marks == 0 and said:
         said[0] = (said[0][0], MARK * len(images) + said[0][1])
@@ -115,7 +123,7 @@ def as_list(value: Any) -> list:
 
 
 def _caption(record: Mapping[str, Any], variant: int) -> str:
-    captions = record["captions"] if "captions" in record else record["caption"]
+    captions = record["captions"] if "captions" in record else _field(record, "caption")
     if "captions" in record and isinstance(captions, str):
         captions = json.loads(captions)
     return _choose(captions, variant)
@@ -128,7 +136,21 @@ def _choose(texts: Any, variant: int) -> str:
     texts = as_list(texts)
     if not texts:
         raise ValueError("no text among the alternatives")
-    return _string(texts[variant % len(texts)])
+    return _said(texts[variant % len(texts)])
+
+
+def _field(fields: Mapping[str, Any], name: str, of: str = "the record") -> Any:
+    if name not in fields:
+        raise ValueError(f"{of} has no {name!r}, only {sorted(fields)}")
+    return fields[name]
+
+
+def _said(value: Any) -> str:
+    """A text that is not empty."""
+    text = _string(value)
+    if not text.strip():
+        raise ValueError("the text is empty")
+    return text
 
 
 def _string(value: Any) -> str:

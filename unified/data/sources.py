@@ -97,6 +97,8 @@ class RecordSource(abc.ABC):
         try:
             fields = dict(self.read(row))
             for field, column in self.columns.items():
+                if column not in fields:
+                    raise ValueError(f"no column {column!r} for {field!r}, only {sorted(fields)}")
                 fields[field] = fields.pop(column)
             picture = lambda value: self.picture(value, row)
             return record.to_example(
