@@ -5,6 +5,7 @@ Arguments are read before anything heavy is imported, so `--help` and mistakes a
 
 import argparse
 import io
+import json
 import logging
 import os
 import platform
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_output(args.output)
         if args.picture is not None and not args.picture.is_file():
             raise FileNotFoundError(f"no picture at {args.picture}")
+        logging.basicConfig(format=f"unified {args.command}: %(message)s")
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
 
         from unified import inference  # imports JAX
@@ -113,20 +115,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 _DEFAULT = "default: %(default)s"
-DRAWING = {
-    "steps": (int, "points of time; more are slower and finer"),
-    "shift": (float, "more than 1 spends more steps near noise"),
-    "text_scale": (float, "guidance towards the text; 1 turns it off"),
-    "image_scale": (float, "guidance towards the picture given; 1 turns it off"),
-    "interval": (float, "times LO < t <= HI at which guidance acts; 1 is noise, 0 the picture"),
-    "renorm": (str, "what keeps guided velocities from growing"),
+DRAWING = {  # type, meaning, and default of a model whose config does not say
+    "steps": (int, "points of time; more are slower and finer", 30),
+    "shift": (float, "more than 1 spends more steps near noise", 3.0),
+    "text_scale": (float, "guidance towards the text; 1 turns it off", 4.0),
+    "image_scale": (float, "guidance towards the picture given; 1 turns it off", 1.5),
+    "interval": (
+        float,
+        "times LO < t <= HI at which guidance acts; 1 is noise, 0 the picture",
+        (0.0, 1.0),
+    ),
+    "renorm": (str, "what keeps guided velocities from growing", "global"),
 }
 WRITING = {
-    "max_tokens": (int, "longest answer"),
-    "temperature": (float, "0 takes the likeliest token; 1 draws as trained"),
-    "top_k": (int, "draw among so many likeliest tokens"),
-    "top_p": (float, "draw among the likeliest tokens that make up this probability"),
+    "max_tokens": (int, "longest answer", 64),
+    "temperature": (float, "0 takes the likeliest token; 1 draws as trained", 0.0),
+    "top_k": (int, "draw among so many likeliest tokens; 0 for all", 0),
+    "top_p": (float, "draw among the likeliest tokens that make up this probability", 1.0),
 }
+SHIPPED = Path(__file__).parent / "checkpoints" / "emoji" / "config.json"
+
+
+def _shipped() -> dict[str, Any]:
+    """How the model that ships draws, as far as its config says."""
+    return json.loads(SHIPPED.read_text()).get("drawing", {}) if SHIPPED.exists() else {}
 
 
 def _command(commands, run, summary: str) -> argparse.ArgumentParser:
@@ -142,22 +154,39 @@ def _command(commands, run, summary: str) -> argparse.ArgumentParser:
 
 
 def _add_drawing(command: argparse.ArgumentParser, output: str, names: set[str]) -> None:
-    command.add_argument("-o", "--output", type=Path, default=Path(output), help=_DEFAULT)
-    group = command.add_argument_group("drawing (default: what suits the model)")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(output),
+        help=f"file to write, over one that is there ({_DEFAULT})",
+    )
+    group = command.add_argument_group(
+        "drawing", "Defaults are those of the model; shown are those of the one that ships."
+    )
     shape: dict[str, dict[str, Any]] = {
         "interval": {"nargs": 2, "metavar": ("LO", "HI")},
         "renorm": {"choices": ("none", "global", "channel", "text_channel")},
     }
-    _add(group, {name: DRAWING[name] for name in DRAWING if name in names}, shape)
+    _add(group, {name: DRAWING[name] for name in DRAWING if name in names}, shape, _shipped())
 
 
 def _add_writing(command: argparse.ArgumentParser) -> None:
-    _add(command.add_argument_group("writing"), WRITING, {})
+    _add(command.add_argument_group("writing"), WRITING, {}, {})
 
 
-def _add(group, options: dict[str, tuple[type, str]], shape: dict[str, dict[str, Any]]) -> None:
-    for name, (kind, text) in options.items():
+def _add(
+    group,
+    options: dict[str, tuple[type, str, Any]],
+    shape: dict[str, dict[str, Any]],
+    defaults: dict[str, Any],
+) -> None:
+    """Options that are None where they are not given; `defaults` are shown first."""
+    for name, (kind, text, default) in options.items():
         extra = shape.get(name, {"metavar": {int: "N", float: "X"}.get(kind)})
+        value = defaults.get(name, default)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        text = f"{text} (default: {shown})"
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text, **extra)
 
 

@@ -125,6 +125,9 @@ def test_reconstruction_is_of_the_lane_and_of_each_picture_alone(assistant):
 def test_impossible_requests_are_refused(assistant):
     with pytest.raises(ValueError, match="2 seeds for 1 requests"):
         assistant.generate(["a dog"], seeds=[1, 2])
+    for seeds in (-1, 2**31, [2**63]):
+        with pytest.raises(ValueError, match="must be from 0 to 2147483647"):
+            assistant.generate(["a dog"], seeds=seeds)
     with pytest.raises(ValueError, match="no lane for view 'audio'"):
         assistant.draw([[Segment(PICTURES[0], views=("audio",))]])
     with pytest.raises(ValueError, match="interval"):

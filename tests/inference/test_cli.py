@@ -1,5 +1,6 @@
 """The command `unified`, in process and as a user's shell starts it."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from unified import cli
-from unified.interop.release import save
+from unified.generation.drawing import Drawing
+from unified.inference import Assistant
+from unified.interop.release import load_config, resolve, save
 
 AUTOENCODER = "unified/checkpoints/autoencoder"
 
@@ -48,7 +51,21 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["generate", "x", "-o", "out.psd"], "of a picture file that can be written"),
         (["generate", "x", "--checkpoint", "other"], "names no recipe"),
         (["generate", "x", "--checkpoint", AUTOENCODER], "autoencoder neither answer nor draw"),
-        (["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"], "steps=1 must be at least 2"),
+        (
+            ["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"],
+            "steps=1 must be at least 2",
+        ),
+        (["generate", "x", "--checkpoint", "RELEASE", "--shift", "nan"], "shift=nan must be a pos"),
+        (["generate", "x", "--checkpoint", "RELEASE", "--text-scale", "nan"], "text_scale=nan mus"),
+        (
+            ["edit", "GOOD", "x", "--checkpoint", "RELEASE", "--image-scale=-inf"],
+            "image_scale=-inf",
+        ),
+        (
+            ["generate", "x", "--checkpoint", "RELEASE", "--seed", f"{2**63}"],
+            "seed=9223372036854775",
+        ),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--seed=-1"], "seed=-1 must be from 0 to 2"),
         (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture: not a picture"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--max-tokens", "0"], "at least 1"),
     ],
@@ -93,6 +110,30 @@ def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
     assert any("lambda" in path.name for path in kept)
     (tmp_path / "file").touch()
     assert run(tmp_path / "file") == ("False", "")
+
+
+def test_help_shows_the_defaults(monkeypatch, tmp_path):
+    text = lambda command: " ".join(command_help(command).split())
+    written = inspect.signature(Assistant.write).parameters
+    for name, (_, meaning, default) in cli.WRITING.items():
+        assert default == written[name].default
+        assert f"{meaning} (default: {default})" in text("answer")
+    own = Drawing()
+    assert {name: default for name, (*_, default) in cli.DRAWING.items()} == {
+        name: getattr(own, name) for name in cli.DRAWING
+    }
+    shipped = load_config(resolve("unified/checkpoints/emoji"))["drawing"]
+    assert f"slower and finer (default: {shipped['steps']})" in text("edit")
+    assert "at which guidance acts; 1 is noise, 0 the picture (default: 0.0 1.0)" in text("edit")
+    assert "file to write, over one that is there (default: edited.png)" in text("edit")
+    monkeypatch.setattr(cli, "SHIPPED", tmp_path / "none.json")
+    assert f"slower and finer (default: {own.steps})" in text("edit")
+
+
+def command_help(command: str) -> str:
+    [commands] = [a for a in cli.parser()._actions if a.dest == "command"]
+    assert isinstance(commands.choices, dict)
+    return commands.choices[command].format_help()
 
 
 def test_help_and_import_load_no_jax():

@@ -59,3 +59,20 @@ def test_guidance_drops_the_last_text_or_all_pictures():
     assert without_text(request) == [TEXT, PICTURE, PICTURE]
     assert without_images(request) == [TEXT, Segment("last")]
     assert without_text([PICTURE]) == [PICTURE]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ([PICTURE, Segment("ab")], []),  # four marks of pictures, two of text
+        ([Segment("abcdefg")], ["takes 9 tokens of lane 'text', and the model was trained on at "]),
+        ([PICTURE, PICTURE], ["takes 8 tokens of lane 'vit'", "takes 2 pictures of lane 'square'"]),
+    ],
+    ids=["fits", "long", "many"],
+)
+def test_a_request_longer_than_a_row_of_the_training_is_warned_of(request_, said, caplog):
+    pack([request_], LAYOUT, encode)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(said)
+    for message, part in zip(messages, said, strict=True):
+        assert part in message

@@ -38,6 +38,7 @@ from unified.sequence import Lane, LatentLane, PatchLane, Segment, TextLane
 
 Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
 Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
+LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
 
 
 L = TypeVar("L", bound=Lane)
@@ -233,7 +234,11 @@ def read_picture(picture: Picture) -> np.ndarray:
 
 
 def _seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
-    seeds = np.arange(seeds, seeds + n) if isinstance(seeds, int) else np.asarray(seeds)
-    if len(seeds) != n:
-        raise ValueError(f"{len(seeds)} seeds for {n} requests: give one each")
-    return seeds
+    """One for each request, int32 `[n]`."""
+    each = range(seeds, seeds + n) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if len(each) != n:
+        raise ValueError(f"{len(each)} seeds for {n} requests: give one each")
+    for seed in each:
+        if not 0 <= seed <= LAST_SEED:
+            raise ValueError(f"seed={seed} must be from 0 to {LAST_SEED}")
+    return np.array(each, np.int32)

@@ -5,6 +5,7 @@ lengths share a few compiled programs. `B` rows, one request each.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,8 @@ from unified.sequence import (
     struct,
 )
 
+log = logging.getLogger(__name__)
+
 Request = Sequence[Segment]
 SLOTS_STEP = 32
 UNLIMITED = 1 << 24
@@ -42,11 +45,13 @@ class Contexts:
 def pack(requests: Sequence[Request], layout: Layout, encode: Encode, task: str = "") -> Contexts:
     """Contexts of requests, each a row and a document that stays open.
 
-    A lane that no request uses is absent, but for text. Raises ValueError if no lane takes a view.
+    A lane that no request uses is absent, but for text. Raises ValueError if no lane takes a view;
+    logs a warning where a request is longer than any example that the model was trained on.
     """
     roomy = _budget(layout, dict.fromkeys((lane.name for lane in layout.lanes), UNLIMITED))
     spans = [expand(Example(tuple(r), task, "request"), roomy, encode) for r in requests]
     used = {lane.name: max(_count(s, lane.name) for s in spans) for lane in layout.lanes}
+    _warn_of_length(used, layout)
     rounded = {
         lane.name: used[lane.name] if isinstance(lane, LatentLane) else _round_up(used[lane.name])
         for lane in layout.lanes
@@ -101,6 +106,20 @@ def _count(spans: Spans, lane: str) -> int:
     if part is None:
         return 0
     return len(part.valid if isinstance(part, LatentTokens) else part.tokens.clock)
+
+
+def _warn_of_length(used: Mapping[str, int], layout: Layout) -> None:
+    for lane in layout.lanes:
+        if isinstance(lane, LatentLane):
+            row, what = lane.count, "pictures"
+        else:
+            row, what = lane.slots, "tokens"
+        if used[lane.name] > row:
+            log.warning(
+                "a request takes %d %s of lane %r, and the model was trained on at most %d: "
+                "expect less of it",
+                *(used[lane.name], what, lane.name, row),
+            )
 
 
 def _round_up(n: int) -> int:
