@@ -79,7 +79,7 @@ def test_who_knows_the_truth_scores_one(oracle):
 
 def test_rates_come_with_their_number_and_error(oracle):
     assert oracle[1]["heldout/generate/all.examples"] == N
-    assert oracle[1]["heldout/generate/all.stderr"] == 0.0
+    assert oracle[1]["heldout/generate/all.stderr"] == metric.wilson(1.0, N)
     assert 0 < oracle[1]["validation/vqa/all.chance"] < 0.6
     assert oracle[1]["heldout/generate/all.chance"] < 0.02  # of another picture
     assert oracle[1]["heldout/edit/all.chance"] == 0.0

@@ -12,10 +12,32 @@ def test_a_rate_comes_with_its_error_chance_and_number():
     metrics = metric.rate("heldout/vqa/colour", [True, True, True, False], chance=0.1)
     assert metrics == {
         "heldout/vqa/colour": 0.75,
-        "heldout/vqa/colour.stderr": pytest.approx((0.75 * 0.25 / 4) ** 0.5),
+        "heldout/vqa/colour.stderr": pytest.approx((0.75 * 0.25 / 4 + 1 / 64) ** 0.5 / 1.25),
         "heldout/vqa/colour.examples": 4.0,
         "heldout/vqa/colour.chance": 0.1,
     }
+
+
+@pytest.mark.parametrize(
+    ("p", "n", "error"),
+    [(1.0, 1, 0.25), (0.0, 4, 0.1), (1.0, 24, 0.02), (0.5, 4, 0.2236), (0.5, 10_000, 0.005)],
+)
+def test_the_error_of_few_examples_does_not_vanish_and_that_of_many_is_the_usual_one(p, n, error):
+    """Wilson: (p + z^2 / 2n +- z sqrt(p q / n + z^2 / 4n^2)) / (1 + z^2 / n), here for z = 1."""
+    assert metric.wilson(p, n) == pytest.approx(error, rel=1e-3)
+
+
+def test_losses_are_told_by_group_task_and_name():
+    metrics = {
+        "a/loss/edit/flow/t0.25-0.50": 0.4,
+        "a/loss/edit": 2.0,
+        "a/loss": 3.0,
+        "a/vqa/x": 1.0,
+    }
+    assert metric.losses(metrics) == {
+        "a": {"edit": {"flow/t0.25-0.50": 0.4, "all": 2.0}, "all": {"all": 3.0}}
+    }
+    assert [name for name in metrics if not metric.is_loss(name)] == ["a/vqa/x"]
 
 
 def test_nothing_measured_is_nothing_reported():
@@ -44,8 +66,8 @@ def test_names_become_rows_and_columns_even_with_dots_in_them():
         ("vqa", "all"),
         ("loss", "edit/flow/t0.25-0.50"),
     ]
-    assert rows[0].cells["validation"] == metric.Cell(0.5, 0.125**0.5, 0.25, 2.0)
-    assert str(rows[0].cells["validation"]) == "50.0 ±35.4"
+    assert rows[0].cells["validation"] == metric.Cell(0.5, metric.wilson(0.5, 2), 0.25, 2.0)
+    assert str(rows[0].cells["validation"]) == "50.0 ±28.9"
     assert str(rows[1].cells["heldout"]) == "0.400"
 
 

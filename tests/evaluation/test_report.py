@@ -40,7 +40,7 @@ def test_the_page_shows_what_was_measured_and_drawn(folder):
     text = (folder / report.PAGE).read_text()
     assert text.count("<img") == 1 and "A title" in text and "wrong: colour" in text
     assert "a &lt;b&gt;red&lt;/b&gt; apple &amp; a dog" in text
-    assert "50.0 ±35.4" in text and "chance 10.0" in text and "1.25" in text
+    assert "50.0 ±28.9" in text and "chance 10.0" in text and "1.25" in text
     assert "Nothing" not in text
 
 
@@ -79,5 +79,25 @@ def test_the_table_prints_values_errors_chance_and_numbers():
     console = Console(file=io.StringIO(), width=120)
     console.print(report.table(METRICS, "A title"))
     text = console.file.getvalue()
-    for part in ("A title", "heldout", "colour", "50.0 ±35.4", "10.0", "2", "1.25"):
+    for part in ("A title", "heldout", "colour", "50.0 ±28.9", "10.0", "2", "1.25"):
         assert part in text
+
+
+def test_the_table_splits_no_word_at_80_columns():
+    tasks = ("generate icons", "reconstruction", "edit")
+    metrics: dict = {}
+    for split in ("validation", "heldout", "concepts"):
+        for name in (f"{split}/{task}/background" for task in tasks):
+            metrics |= metric.rate(name, [True] * 1000, 1.0)
+    times = ("", "/t0.00-0.25", "/t0.25-0.50", "/t0.50-0.75", "/t0.75-1.00")
+    losses = ("/text", *(f"/flow{time}" for time in times), "")
+    metrics |= {f"validation/loss/{task}{loss}": 1.25 for task in tasks for loss in losses}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(report.table(metrics))
+    text = console.file.getvalue()
+    whole = {"validation", "heldout", "concepts", *tasks, "background", "100.0 ±0.0", "t0.75-"}
+    assert {
+        word for word in whole if not re.search(rf"(^|\s){re.escape(word)}(\s|$)", text)
+    } == set()
+    assert text.count("(100.0) 1000") == 9 and text.count("1.250") == 21
+    assert max(map(len, text.splitlines())) <= 80

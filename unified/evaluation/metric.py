@@ -3,7 +3,7 @@
 `name` is the value, `name.stderr` its standard error (rates only: values in [0, 1] that are shown
 in per cent), `name.chance` what a guess without looking scores, `name.examples` how many examples
 were measured. Names are `group/task/measure`; a group, say a split of the data, is a column of the
-table.
+table. Losses are `group/loss/task/name-of-loss`, and have a table of their own.
 """
 
 import dataclasses
@@ -18,13 +18,22 @@ BESIDE = ("stderr", "chance", "examples")
 
 
 def rate(name: str, outcomes: Iterable[bool], chance: float | None = None) -> Metrics:
-    """The share of True with its binomial standard error sqrt(p (1 - p) / n); {} of nothing."""
+    """The share of True with its standard error; {} of nothing."""
     outcomes = list(outcomes)
     if not outcomes:
         return {}
     p, n = sum(outcomes) / len(outcomes), len(outcomes)
-    metrics = {name: p, f"{name}.stderr": math.sqrt(p * (1 - p) / n), f"{name}.examples": float(n)}
+    metrics = {name: p, f"{name}.stderr": wilson(p, n), f"{name}.examples": float(n)}
     return metrics if chance is None else metrics | {f"{name}.chance": chance}
+
+
+def wilson(p: float, n: int) -> float:
+    """Half the width of Wilson's score interval (1927) for one standard deviation (68%).
+
+    It is sqrt(p (1 - p) / n + 1 / 4n^2) / (1 + 1 / n): of many examples the binomial standard
+    error, but of few it does not vanish where all are right, or none.
+    """
+    return math.sqrt(p * (1 - p) / n + 1 / (4 * n**2)) / (1 + 1 / n)
 
 
 def mean(name: str, values: Iterable[float], chance: float | None = None) -> Metrics:
@@ -78,6 +87,21 @@ class Row:
     task: str
     measure: str
     cells: Mapping[str, Cell]
+
+
+def is_loss(name: str) -> bool:
+    return name.split("/")[1:2] == ["loss"]
+
+
+def losses(metrics: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """group -> task -> name -> value of the losses; what a name lacks is `all`."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for key, value in metrics.items():
+        if is_loss(key):
+            group, _, *rest = key.split("/", 3)
+            task, name = [*rest, "all", "all"][:2]
+            found.setdefault(group, {}).setdefault(task, {})[name] = value
+    return found
 
 
 def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:

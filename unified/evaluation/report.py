@@ -1,10 +1,14 @@
 """What an evaluation leaves behind: numbers, a sheet of pictures, and one page with everything."""
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
 
 from etils import epath
+from rich import box
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from unified.evaluation import metric, page, sheet
@@ -29,24 +33,49 @@ def write(
             sheet.draw(title, sections).save(file, "PNG")
 
 
-def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Table:
-    """The measures for a terminal: a row each, a column for each group (say, split)."""
-    columns, rows = metric.rows(metrics)
-    caption = "rates in per cent ± standard error; beside them (chance) and number of examples"
-    made = Table(title=title, caption=caption)
-    made.add_column("task", overflow="fold")
-    made.add_column("measure", overflow="fold")
+def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Group:
+    """The measures for a terminal of 80 columns, the losses below in a table of their own.
+
+    A row each, under the name of its task; a column for each group (say, split).
+    """
+    columns, rows = metric.rows({k: v for k, v in metrics.items() if not metric.is_loss(k)})
+    pairs = [columns[i : i + 2] for i in range(0, len(columns), 2)]  # as many as 80 columns hold
+    made = [_measures(rows, pair) for pair in pairs]
+    made += [_losses(*losses) for losses in metric.losses(metrics).items()]
+    return Group(f"[bold]{escape(title)}", *made)
+
+
+def _measures(rows: Sequence[metric.Row], columns: Sequence[str]) -> Table:
+    made = _frame("in per cent ± standard error (Wilson); beside it (chance) and number")
     for column in columns:
         made.add_column(column, justify="right", overflow="fold")
         made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
-    task = None
-    for row in rows:
-        if task not in (None, row.task):
-            made.add_section()
-        cells = [_texts(row.cells.get(column)) for column in columns]
-        name = "" if row.task == task else row.task
-        made.add_row(name, row.measure, *(text for cell in cells for text in cell))
-        task = row.task
+    task = ""
+    for row in (row for row in rows if row.cells.keys() & set(columns)):
+        if row.task != task:
+            task = row.task
+            made.add_row(f"[bold]{escape(task)}")
+        texts = itertools.chain(*(_texts(row.cells.get(column)) for column in columns))
+        made.add_row(escape("  " * bool(task) + row.measure), *texts)
+    return made
+
+
+def _losses(group: str, tasks: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row for each task, a column for each loss; `all` is their weighted sum."""
+    made = _frame(f"losses of {group}; t: flow time, from data (0) to noise (1)")
+    names = dict.fromkeys(name for losses in tasks.values() for name in losses if name != "all")
+    for name in (*names, "all"):
+        head = name.replace("/", "\n").replace("-", "-\n")  # `flow/t0.25-0.50` takes 6 columns
+        made.add_column(head, justify="right", overflow="fold")
+    for task, losses in tasks.items():
+        shown = (str(metric.Cell(losses[n])) if n in losses else "" for n in (*names, "all"))
+        made.add_row(escape(task), *shown)
+    return made
+
+
+def _frame(caption: str) -> Table:
+    made = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.add_column("", overflow="fold")
     return made
 
 
