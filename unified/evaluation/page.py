@@ -52,8 +52,8 @@ def build(title: str, metrics: Mapping[str, float], sections: Sequence[Section])
 <html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{_safe(title)}</h1>
-<p>Rates in per cent with their standard error (Wilson); beside them what a guess without looking scores,
-and the number of examples.</p>
+<p>Rates in per cent with their standard error (Wilson); beside them what a guess without looking
+scores, and the number of examples.</p>
 <div class="tables">{_tables(metrics)}</div>
 <h2>Examples</h2><nav>{links}</nav>
 <label class="only"><input type="checkbox" id="only"> only what is wrong</label>

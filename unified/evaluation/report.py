@@ -46,7 +46,7 @@ def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Group:
 
 
 def _measures(rows: Sequence[metric.Row], columns: Sequence[str]) -> Table:
-    made = _frame("in per cent ± standard error (Wilson); beside it (chance) and number")
+    made = _frame("rates in per cent ± standard error (Wilson); n examples")
     for column in columns:
         made.add_column(column, justify="right", overflow="fold")
         made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
