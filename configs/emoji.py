@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
         },
         "timestep_shift": 3.0,  # towards noise, where words decide
         "sample_latents": False,
+        "position_theta": 16.0,  # pictures are 8 tokens a side
         "logits_chunk": 4096,
     }
     config.load = {"autoencoder": "unified/checkpoints/autoencoder"}

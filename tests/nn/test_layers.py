@@ -70,6 +70,13 @@ def test_grid_features_put_the_column_first_and_sines_before_cosines():
         position.sincos_2d(jnp.zeros((1, 2), int), 6)
 
 
+def test_with_a_small_theta_every_feature_tells_places_of_a_small_picture_apart():
+    places = position.grid(8, 8)
+    spread = lambda **theta: jnp.std(position.sincos_2d(places, 192, **theta), 0)
+    assert spread(theta=16.0).min() > 0.02
+    assert jnp.mean(spread() < 0.02) > 0.5
+
+
 def test_mlps_are_their_formulas():
     x, sigmoid = draw(1, 2, 4), lambda x: 1 / (1 + np.exp(-x))
     gated = GatedMLP(4, 6, rngs=nnx.Rngs(0))

@@ -41,16 +41,17 @@ def sincos_time(time: Float[Array, "*B"], dim: int) -> Float[Array, "*B D"]:
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def sincos_2d(grid: Int[Array, "*B 2"], dim: int) -> Float[Array, "*B D"]:
+def sincos_2d(grid: Int[Array, "*B 2"], dim: int, theta: float = 10_000.0) -> Float[Array, "*B D"]:
     """`dim` features of integer (row, column) coordinates, for pictures of any size.
 
     Four quarters: sin and cos of the column, then sin and cos of the row, frequencies
-    10000 ** (-k / (dim / 4)). Row `r * side + c` of BAGEL's frozen table is `sincos_2d((r, c))`.
+    theta ** (-k / (dim / 4)). Row `r * side + c` of BAGEL's frozen table is `sincos_2d((r, c))`. Of
+    a grid much smaller than `theta` most features hardly vary: small pictures want a small one.
     Raises ValueError unless 4 divides `dim`.
     """
     if dim % 4:
         raise ValueError(f"2-D sinusoids need a width that 4 divides, not {dim}")
-    frequency = 10_000.0 ** (-jnp.arange(dim // 4, dtype=jnp.float32) / (dim // 4))
+    frequency = theta ** (-jnp.arange(dim // 4, dtype=jnp.float32) / (dim // 4))
     row, column = (grid[..., i, None].astype(jnp.float32) * frequency for i in (0, 1))
     quarters = [jnp.sin(column), jnp.cos(column), jnp.sin(row), jnp.cos(row)]
     return jnp.concatenate(quarters, axis=-1)

@@ -95,7 +95,7 @@ class VisionEncoder(nnx.Module):
         D = cfg.embed_dim
         self.patch_embedding = Linear(cfg.patch**2 * 3, D, (None, "embed"), rngs=rngs)
         self.position = (
-            param(normal(0.02), rngs, (cfg.side**2, D), (None, "embed"))
+            param(normal(0.5), rngs, (cfg.side**2, D), (None, "embed"))  # as large as patches
             if cfg.position == "table"
             else None
         )
@@ -134,11 +134,12 @@ def normalise(pixels: UInt8[Array, "*B"]) -> Float[Array, "*B"]:
 class Connector(nnx.Module):
     """Features -> backbone embeddings: an MLP, plus 2-D sinusoids of the patch's place (BAGEL)."""
 
-    def __init__(self, in_dim: int, embed_dim: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_dim: int, embed_dim: int, theta: float = 10_000.0, *, rngs: nnx.Rngs):
+        self.theta = theta
         self.mlp = MLP(in_dim, embed_dim, embed_dim, rngs=rngs)
 
     def __call__(
         self, features: Float[Array, "B n D"], grid: Int[Array, "B n 2"]
     ) -> Float[Array, "B n E"]:
         y = self.mlp(features)
-        return y + sincos_2d(grid, y.shape[-1]).astype(y.dtype)
+        return y + sincos_2d(grid, y.shape[-1], self.theta).astype(y.dtype)

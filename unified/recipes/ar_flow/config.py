@@ -28,7 +28,8 @@ class ARFlowConfig:
     float32); `remat`: as of `nn.stack.scan`.
 
     `vision` encodes what patch lanes hold; None if there is none. `sample_latents`: learn samples
-    of the autoencoder's posterior (as BAGEL does), not its mean.
+    of the autoencoder's posterior (as BAGEL does), not its mean. `position_theta`: of the 2-D
+    sinusoids that say where in its picture a patch or latent token is.
     """
 
     layout: Layout
@@ -38,6 +39,7 @@ class ARFlowConfig:
     vision: VisionConfig | None = None
     timestep_shift: float = 1.0
     sample_latents: bool = False
+    position_theta: float = 10_000.0
     logits_chunk: int = 4096
     remat: str = "nothing_saveable"
     dtype: str = "float32"

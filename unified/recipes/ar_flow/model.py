@@ -47,7 +47,8 @@ class ARFlow(nnx.Module):
         self.embedding = param(normal(0.02), rngs, (cfg.vocab_size, D), ("vocab", "embed"))
         if cfg.vision:
             self.vision = VisionEncoder(cfg.vision, rngs=rngs)
-            self.connector = Connector(cfg.vision.embed_dim, cfg.width(PatchLane), rngs=rngs)
+            widths = cfg.vision.embed_dim, cfg.width(PatchLane)
+            self.connector = Connector(*widths, cfg.position_theta, rngs=rngs)
         self.autoencoder = Autoencoder(cfg.autoencoder, rngs=rngs)
         self.latent_in = param(scaled(P), rngs, (P, D_latent), (None, "embed"))
         self.timestep = TimestepEmbedder(D_latent, rngs=rngs)
@@ -68,7 +69,7 @@ class ARFlow(nnx.Module):
         """Embeds latents that are noised to the flow `time` of their picture (0: clean)."""
         x = latents.astype(self.cfg.dtype) @ self.latent_in.astype(self.cfg.dtype)
         place = grid(lane.height // lane.stride, lane.width // lane.stride)
-        x = x + sincos_2d(place, x.shape[-1]).astype(x.dtype)
+        x = x + sincos_2d(place, x.shape[-1], self.cfg.position_theta).astype(x.dtype)
         x = x + self.timestep(time).astype(x.dtype)[:, :, None]
         return rearrange(x, "B N T D -> B (N T) D")
 
