@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unified.data.packing import OPEN, Packer, assemble, budgets, check, expand
+from unified.data.expand import OPEN, budgets, expand
+from unified.data.packing import Packer, assemble, check
 from unified.sequence import Example, LatentLane, Layout, PatchLane, Segment, TextLane
 
 MARKS = {"begin_text": 1, "end_text": 2, "begin_image": 3, "end_image": 4}

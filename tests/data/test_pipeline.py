@@ -171,7 +171,6 @@ def test_metrics_count_what_the_batches_hold():
     slots = {"text": 32, "vit": 4, "vae": 8}
     fill = sum(used[name] * n for name, n in slots.items()) / 44
     assert metrics["fill"] == pytest.approx(fill)
-    assert metrics["padding_waste"] == pytest.approx(1 - fill)
     tasks = sum(metrics[f"examples/{task}"] for task in ("text", "read", "draw"))
     assert metrics["examples"] == pytest.approx(tasks)
     assert pipeline.metrics() == {"bad_records": 0.0}  # since the last call

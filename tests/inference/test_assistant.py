@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from unified.data.packing import assemble, expand
+from unified.data.expand import expand
+from unified.data.packing import assemble
 from unified.inference import Drawing
 from unified.inference.context import pack, picture_after
 from unified.sequence import Example, Segment, TextTokens

@@ -13,7 +13,8 @@ from flax import nnx
 
 from tests.recipes.small import VARIANTS, small
 from unified import sharding
-from unified.data.packing import assemble, expand
+from unified.data.expand import expand
+from unified.data.packing import assemble
 from unified.recipes import ar_flow
 from unified.sequence import Batch, Example, Segment
 from unified.training import config as configs

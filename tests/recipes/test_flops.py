@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from tests.recipes.small import small
-from unified.data.packing import assemble, expand
+from unified.data.expand import expand
+from unified.data.packing import assemble
 from unified.recipes import ar_flow
 from unified.sequence import Example, Segment
 

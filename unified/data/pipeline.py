@@ -10,8 +10,9 @@ import grain
 import numpy as np
 from grain.experimental import ThreadPrefetchDatasetIterator
 
+from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.mixture import drop_conditions, mixture
-from unified.data.packing import Encode, Spans, budgets, check, expand
+from unified.data.packing import check
 from unified.data.rows import RowIterator
 from unified.data.sources import BadRecord, Source, open_split
 from unified.sequence import Batch, Example, Layout
@@ -110,7 +111,7 @@ class Pipeline(Iterator[Batch]):
             rows = self._num_batches * len(self._rows.rows)
             used = dict(zip(budgets(self.layout), self._used / rows, strict=True))
             fill = float(sum(used[lane.name] for lane in self.layout.lanes) / self.layout.slots)
-            metrics |= {"fill": fill, "padding_waste": 1 - fill}
+            metrics["fill"] = fill
             for name, limit in budgets(self.layout).items():
                 metrics[f"fill/{name}"] = float(used[name]) / limit if limit else 0.0
             metrics["examples"] = self._tasks.total() / self._num_batches

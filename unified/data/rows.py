@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from unified.data.packing import Packer, Spans, assemble
+from unified.data.expand import Spans
+from unified.data.packing import Packer, assemble
 from unified.data.sources import BadRecord
 from unified.sequence import Batch, Layout
 
