@@ -5,7 +5,7 @@ from configs import emoji
 
 def get_config():
     config = emoji.get_config()
-    config.total_steps = 6400
+    config.total_steps = 13000
     config.max_minutes = 0.0
     config.compute_dtype = "bfloat16"  # 1.5x on CPUs with AVX-512 BF16, from jax 0.12 on
     config.checkpoint.update({"every": 500, "keep": 3})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 RUN = ("--config", "tests/training/toy_config.py", "--config.total_steps=18",
        "--config.checkpoint.every=4", "--config.log_every=3", "--config.checkpoint.best=",
        "--config.validation.every=0")  # fmt: skip
+
+TOY = ("loss", "text", "size", "text/first", "grad_norm", "learning_rate")
 
 
 @pytest.fixture
@@ -69,10 +72,9 @@ def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
         time.sleep(0.02)
 
 
-def losses(workdir: Path) -> dict[int, list[float]]:
+def losses(workdir: Path, names: Sequence[str] = TOY) -> dict[int, list[float]]:
     """What every log line says of the training, by step; each step once."""
     lines = read(workdir / "metrics.jsonl")
-    names = ("loss", "text", "size", "text/first", "grad_norm", "learning_rate")
     found = {line["step"]: [line[name] for name in names] for line in lines}
     assert len(found) == len(lines)
     return found
@@ -109,6 +111,26 @@ def test_a_killed_run_resumes_with_the_same_losses(start, tmp_path):
     assert run(tmp_path / "moved") == 0  # in this process, on eight devices
     moved = losses(tmp_path / "moved")
     np.testing.assert_allclose(list(moved.values()), list(want.values()), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_the_default_recipe_resumes_to_the_bit(start, tmp_path):
+    """Muon, averages, and rows that hold examples back: all of it is in the checkpoint."""
+    small = ("--config", "tests/recipes/small_config.py", "--config.log_every=1")
+    slow, broken = "--config.data.train.emoji.delay=0.05", tmp_path / "broken"
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}  # compiled once
+    finish(start(tmp_path / "whole", *small, **cache))
+    process = start(broken, *small, slow, **cache)
+    while not (broken / "checkpoints" / "4").exists():  # it is renamed when it is complete
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert "goes on after step" in finish(start(broken, *small, **cache))
+    names = ("loss", "text", "flow", "grad_norm", "learning_rate", "input/fill")
+    want = losses(tmp_path / "whole", names)
+    assert list(want) == list(range(1, 19))
+    assert losses(broken, names) == want
 
 
 @pytest.mark.slow
