@@ -45,6 +45,8 @@ def interval_attention(
     reference reads every block and ignores it.
     `implementation`: None is the best for the platform being compiled for, which on a CPU is the
     reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode.
+    "gpu" takes 16-bit numbers, since it is also compiled for the chip; whether a GPU is a Hopper is
+    asked of this machine, so that a program compiled ahead for another one gets the reference.
 
     Raises ValueError if shapes disagree, the implementation is unknown, or it cannot use the plan.
     """
@@ -72,6 +74,10 @@ def _check(q, k, v, clock, start, stop, plan) -> None:
         "stop": (stop, (B, S)),
     }
     plans = plan if isinstance(plan, Mapping) else {"plan": plan} if plan else {}
+    if isinstance(plan, Mapping) and (unknown := plan.keys() - dispatch.KERNELS.keys()):
+        raise ValueError(f"plans for {sorted(unknown)}: the kernels are {sorted(dispatch.KERNELS)}")
+    if 0 in (*q.shape, *v.shape):
+        raise ValueError(f"q {q.shape} and v {v.shape}: attention needs at least one of everything")
     for name, p in plans.items():
         wanted |= {f"{name}.clock": (p.clock, (B, T)), f"{name}.start": (p.start, (B, S))}
     for name, (array, shape) in wanted.items():

@@ -105,7 +105,7 @@ def _is_partitioned() -> bool:
     call must stand in a `shard_map` (`context.py`)."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    return any(size > 1 and kind == jax.sharding.AxisType.Auto for size, kind in axes)
+    return any(size > 1 and kind != jax.sharding.AxisType.Manual for size, kind in axes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -118,9 +118,9 @@ def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *
         run = getattr(module, way)
         return run(*qkv, *mask[:3], mask.plan, *rest, interpret=interpret, **call.options)
 
-    args = (qkv, mask._replace(plan=plan), *rest)
     if plan.is_complete:
-        return kernel(*args)
+        return kernel(qkv, mask._replace(plan=plan), *rest)
+    args = (qkv, mask._replace(plan=plan.bounded), *rest)
     return jax.lax.cond(plan.fits, kernel, functools.partial(_reference, way, call), *args)
 
 

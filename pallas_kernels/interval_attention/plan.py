@@ -88,6 +88,21 @@ class Plan:
         return jnp.all(jnp.stack([jnp.all(x.begin[..., -1] <= x.words.shape[-1]) for x in lists]))
 
     @property
+    def bounded(self) -> "Plan":
+        """Itself if it fits; otherwise one that names no place beyond the ends of its lists.
+
+        Under `vmap` both branches of a condition run: a kernel walks a plan that has overflowed,
+        and its results are thrown away.
+        """
+
+        def bound(lists: Visits) -> Visits:
+            partial, full = (jnp.where(self.fits, x, 0) for x in (lists.partial, lists.full))
+            begin = jnp.minimum(lists.begin, lists.words.shape[-1])
+            return Visits(lists.words, begin, partial, full)
+
+        return dataclasses.replace(self, rows=bound(self.rows), columns=bound(self.columns))
+
+    @property
     def stats(self) -> Stats:
         """Counts of blocks. `least` looks at every query: not for use in a training step."""
         full, partial = self.rows.full.sum(-1), self.rows.partial.sum(-1)

@@ -122,6 +122,23 @@ def test_a_plan_that_overflows_falls_back_to_the_reference():
         close(run(qkv, mask, "tpu", plan), want, 1e-4 if fits else 1e-6)
 
 
+def test_a_plan_that_overflows_under_vmap_stays_within_its_lists():
+    qkv, _ = inputs(256, 256, 1, 1, 8, 8)
+    mask = [np.repeat(x, 2, 0) for x in causal(256)]
+    plan = plan_128(*mask, capacity=2)
+    for lists in (plan.bounded.rows, plan.bounded.columns):
+        assert lists.begin.max() <= 2 and not (lists.full.any() or lists.partial.any())
+    whole = plan_128(*mask, capacity=3)
+    jax.tree.map(np.testing.assert_array_equal, whole.bounded, whole)
+
+    def one(*args):
+        *args, plan = jax.tree.map(lambda x: x[None], args)
+        return interval_attention(*args, plan=plan, implementation="tpu")[0]
+
+    got = jax.jit(jax.vmap(one))(*qkv, *mask, plan)
+    close([got], run(qkv, mask, "reference")[:1], 1e-6)
+
+
 def test_long_keys_go_in_spans_and_long_plans_row_by_row(monkeypatch):
     monkeypatch.setattr(tpu_backward, "KEY_BYTES", 1)  # one block of keys
     monkeypatch.setattr(tpu, "WORDS", 1)
@@ -209,5 +226,16 @@ def test_the_compiler_is_left_no_kernel_to_cut_up_over_devices():
     qkv, mask = inputs(256, 256, 2, 1, 64, 64)
     program = lambda: str(jax.make_jaxpr(lambda *x: interval_attention(*x, *mask))(*qkv))
     assert "pallas_call" in program()
-    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))):
-        assert "pallas_call" not in program()
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(kind,))):
+            assert "pallas_call" not in program()
+
+
+def test_nothing_to_attend_with_and_plans_for_nobody_are_refused():
+    qkv, mask = inputs(256, 256, 1, 1, 16, 16)
+    with pytest.raises(ValueError, match="at least one of everything"):
+        interval_attention(
+            qkv[0], *(x[:, :0] for x in qkv[1:]), mask[0], *(x[:, :0] for x in mask[1:])
+        )
+    with pytest.raises(ValueError, match=r"plans for \['tpv'\]: the kernels are \['gpu', 'tpu'\]"):
+        run(qkv, mask, None, {"tpv": plan_128(*mask)})

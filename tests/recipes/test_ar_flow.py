@@ -227,7 +227,7 @@ SAMPLES = "unified.evaluation.samples"
         ({"module": "nope"}, "config.benchmark.module='nope' must be a module .* No module named"),
         ({"module": "math"}, "config.benchmark.module='math' must be a module with a function"),
         ({}, "config.benchmark.module=None must be a module"),
-        ({"module": SAMPLES}, "config.benchmark: missing a required argument: 'sources' of"),
+        ({"module": SAMPLES}, "config.benchmark: missing a required .*argument: 'sources' of"),
         ({"module": SAMPLES, "sources": {}, "example": 1}, "unexpected keyword argument 'example'"),
         ({"module": SAMPLES, "sources": {}, "examples": 0}, "benchmark.examples=0 must be at lea"),
         (None, "config lacks benchmark"),
