@@ -70,8 +70,8 @@ def sincos(angle: torch.Tensor) -> torch.Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-def sincos_2d(grid: torch.Tensor, dim: int) -> torch.Tensor:
-    frequency = 10_000.0 ** (-torch.arange(dim // 4) / (dim // 4))
+def sincos_2d(grid: torch.Tensor, dim: int, theta: float) -> torch.Tensor:
+    frequency = theta ** (-torch.arange(dim // 4) / (dim // 4))
     row, column = grid[..., :1] * frequency, grid[..., 1:] * frequency
     return torch.cat([sincos(column), sincos(row)], -1)
 
@@ -217,13 +217,14 @@ class Vision(nn.Module):
 
 
 class Connector(nn.Module):
-    def __init__(self, in_dim: int, out_dim: int):
+    def __init__(self, in_dim: int, out_dim: int, theta: float):
         super().__init__()
         self.mlp = MLP(in_dim, out_dim, out_dim)
+        self.theta = theta
 
     def forward(self, features, grid):
         y = self.mlp(features)
-        return y + sincos_2d(grid, y.shape[-1])
+        return y + sincos_2d(grid, y.shape[-1], self.theta)
 
 
 class Timestep(nn.Module):
@@ -251,7 +252,8 @@ class Model(nn.Module):
         D_latent = cfg["backbone"]["streams"]["gen"]["embed_dim"]
         self.embedding = nn.Parameter(torch.empty(cfg["vocab_size"], D))
         self.vision = Vision(cfg["vision"])
-        self.connector = Connector(cfg["vision"]["embed_dim"], D)
+        self.theta = cfg["position_theta"]
+        self.connector = Connector(cfg["vision"]["embed_dim"], D, self.theta)
         self.latent_in = nn.Parameter(torch.empty(latent_dim, D_latent))
         self.timestep = Timestep(D_latent)
         self.backbone = Backbone(cfg["backbone"])
@@ -263,5 +265,5 @@ class Model(nn.Module):
         cells = torch.arange(side)
         place = torch.stack(torch.meshgrid(cells, cells, indexing="ij"), -1).flatten(0, 1)
         x = latents @ self.latent_in
-        x = x + sincos_2d(place, x.shape[-1]) + self.timestep(time)[:, :, None]
+        x = x + sincos_2d(place, x.shape[-1], self.theta) + self.timestep(time)[:, :, None]
         return x.flatten(1, 2)
