@@ -25,7 +25,35 @@ def get_config() -> ConfigDict:
         "begin_image": "<|vision_start|>",
         "end_image": "<|vision_end|>",
     }
-    config.layout = {
+    config.layout = layout()
+    config.model = model()
+    config.load = {"autoencoder": "unified/checkpoints/autoencoder"}
+    config.freeze = ("^autoencoder/",)
+
+    config.data = data()
+
+    config.batch_size = 14  # rows
+    config.total_steps = 400
+    config.max_minutes = 5.5  # on a slower machine: fewer steps
+    config.loss_weights = {"text": 1.0, "flow": 3.0}
+    config.optimizer = {
+        "name": "muon",
+        "learning_rate": 4e-3,
+        "schedule": "wsd",
+        "warmup_steps": 50,
+        "weight_decay": 0.05,
+    }
+    config.ema = {"decay": 0.995, "warmup": True}
+    config.checkpoint = {"every": 200, "keep": 2}
+    config.validation = {"every": 200, "batches": 1, "tasks": TASKS}
+    config.drawing = {"steps": 25, "shift": 3.0, "text_scale": 3.0, "image_scale": 1.5}
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
+    return config
+
+
+def layout() -> dict:
+    """A row: which kinds of tokens it has, in which stream, and how many."""
+    return {
         "image_position": "shared",  # one RoPE position a picture
         "lanes": {
             "text": {
@@ -57,7 +85,11 @@ def get_config() -> ConfigDict:
             },
         },
     }
-    config.model = {
+
+
+def model() -> dict:
+    """The widths and plans of the parts."""
+    return {
         "vocab_size": 1024,
         "backbone": {
             "streams": {
@@ -96,11 +128,12 @@ def get_config() -> ConfigDict:
         "position_theta": 16.0,  # pictures are 8 tokens a side
         "logits_chunk": 4096,
     }
-    config.load = {"autoencoder": "unified/checkpoints/autoencoder"}
-    config.freeze = ("^autoencoder/",)
 
+
+def data() -> dict:
+    """Sources, condition dropout, and how the input is read."""
     source = "unified.data.emoji.tasks:EmojiSource"
-    config.data = {
+    return {
         "train": {
             "emoji": {
                 "format": source,
@@ -127,21 +160,3 @@ def get_config() -> ConfigDict:
         "prefetch": 2,
         "max_bad_records": 100,
     }
-
-    config.batch_size = 14  # rows
-    config.total_steps = 400
-    config.max_minutes = 5.5  # on a slower machine: fewer steps
-    config.loss_weights = {"text": 1.0, "flow": 3.0}
-    config.optimizer = {
-        "name": "muon",
-        "learning_rate": 4e-3,
-        "schedule": "wsd",
-        "warmup_steps": 50,
-        "weight_decay": 0.05,
-    }
-    config.ema = {"decay": 0.995, "warmup": True}
-    config.checkpoint = {"every": 200, "keep": 2}
-    config.validation = {"every": 200, "batches": 1, "tasks": TASKS}
-    config.drawing = {"steps": 25, "shift": 3.0, "text_scale": 3.0, "image_scale": 1.5}
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
-    return config

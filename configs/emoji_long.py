@@ -1,4 +1,4 @@
-"""The run behind the checkpoint that ships: `emoji.py`, longer."""
+"""`emoji.py`, longer: what the run behind the checkpoint that ships ended with (`docs/LOG.md`)."""
 
 from configs import emoji
 
