@@ -158,5 +158,6 @@ def data() -> dict:
         "lookahead": 64,
         "threads": 2,
         "prefetch": 2,
+        "workers": 0,  # processes that make the rows, for machines with cores to spare
         "max_bad_records": 100,
     }

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from unified.data import rows
-from unified.data.pipeline import Pipeline, merge_states
-from unified.data.rows import BadRecordsError
+from unified.data.pipeline import Pipeline
+from unified.data.rows import BadRecordsError, merge_states
 from unified.data.sources import BadRecord
 from unified.sequence import Example, LatentLane, Layout, PatchLane, Segment, TextLane
 

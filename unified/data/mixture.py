@@ -54,7 +54,10 @@ class Mixture(grain.MapDataset):
         for k in np.argsort(self.counts - share)[: max(WINDOW - self.counts.sum(), 0)]:
             self.counts[k] += 1  # largest remainders
         self.seed = seed
-        self._window = functools.lru_cache(4)(self._shuffle)
+
+    @functools.cached_property
+    def _window(self):  # made at its first use, so that a mixture can be sent to a process
+        return functools.lru_cache(4)(self._shuffle)
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -98,8 +101,14 @@ class GroupShuffle(grain.MapDataset):
         self.sizes = np.array(source.group_sizes)
         self.firsts = np.cumsum(self.sizes) - self.sizes
         self.mingle = max(source.cached_groups // 2, 1)
-        self._groups = functools.lru_cache(2)(self._order)
-        self._window = functools.lru_cache(4)(self._shuffle)
+
+    @functools.cached_property
+    def _groups(self):
+        return functools.lru_cache(2)(self._order)
+
+    @functools.cached_property
+    def _window(self):
+        return functools.lru_cache(4)(self._shuffle)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -2,28 +2,19 @@
 
 import collections
 import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
-from grain.experimental import ThreadPrefetchDatasetIterator
 
 from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.mixture import drop_conditions, mixture
 from unified.data.packing import check
-from unified.data.rows import RowIterator
+from unified.data.rows import Prefetch, RowIterator, bad_records, merge_states
 from unified.data.sources import BadRecord, Source, open_split
+from unified.data.workers import Workers
 from unified.sequence import Batch, Example, Layout
-
-
-class _Prefetch(ThreadPrefetchDatasetIterator):
-    """Grain's prefetch, silent when the interpreter ends before it is closed."""
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing):
-        if not is_finalizing():
-            super().__del__()
 
 
 class Pipeline(Iterator[Batch]):
@@ -34,8 +25,9 @@ class Pipeline(Iterator[Batch]):
     to forget a condition, for `text`, `image` (as a whole) and each view. num_examples: None
     trains for ever on the shuffled mixture; a number gives the first so many examples of the
     sources, once, in order. lookahead: examples that wait in each row to be chosen (memory,
-    against padding). threads read the examples, `prefetch` batches are made ahead.
-    max_bad_records: bad records after which the run stops with a BadRecordsError.
+    against padding). threads read the examples, `prefetch` batches are made ahead; `workers`
+    processes share the rows (0: this one makes them), for sources that keep Python busy, which then
+    have to pickle. max_bad_records: bad records after which the run stops with a BadRecordsError.
 
     The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
     of its own rows; `merge_states` joins them, and any process starts from the joined one.
@@ -58,6 +50,7 @@ class Pipeline(Iterator[Batch]):
         lookahead: int = 64,
         threads: int = 4,
         prefetch: int = 2,
+        workers: int = 0,
         max_bad_records: int = 100,
     ):
         check(layout)
@@ -69,17 +62,24 @@ class Pipeline(Iterator[Batch]):
         if dropout:
             examples = examples.random_map(_forget(dropout, layout), seed=seed)
         self.layout = layout
-        self._rows = RowIterator(
+        make = functools.partial(
+            RowIterator,
             examples.map(functools.partial(_expand, layout=layout, encode=encode)),
             layout,
             batch_size=batch_size,
-            rows=range(batch_size) if rows is None else rows,
             num_examples=num_examples,
             lookahead=lookahead,
             threads=threads,
             max_bad_records=max_bad_records,
         )
-        self._batches = _Prefetch(self._rows, prefetch)
+        numbers = list(range(batch_size) if rows is None else rows)
+        self._num_rows = len(numbers)
+        self._rows = (
+            Workers(make, numbers, workers, prefetch=prefetch, max_bad_records=max_bad_records)
+            if workers
+            else make(rows=numbers)
+        )
+        self._batches = Prefetch(self._rows, prefetch)
         self._clear()
 
     def __next__(self) -> Batch:
@@ -105,10 +105,9 @@ class Pipeline(Iterator[Batch]):
         """Since the last call: share of slots filled, overall (`fill`) and by lane, and examples a
         batch, overall and by task; bad records since the start. Of this process's rows.
         """
-        bad = {origin for row in self.get_state()["rows"].values() for origin in row["bad"]}
-        metrics = {"bad_records": float(len(bad))}
+        metrics = {"bad_records": float(len(bad_records(self.get_state())))}
         if self._num_batches:
-            rows = self._num_batches * len(self._rows.rows)
+            rows = self._num_batches * self._num_rows
             used = dict(zip(budgets(self.layout), self._used / rows, strict=True))
             fill = float(sum(used[lane.name] for lane in self.layout.lanes) / self.layout.slots)
             metrics["fill"] = fill
@@ -143,8 +142,9 @@ def configured(
 ) -> Pipeline:
     """The pipeline of `config.data[split]`: its sources by name, or the one named `task`.
 
-    Conditions are dropped in the split "train" alone. `rows` as in `Pipeline`; `adapt` is applied
-    to every source. Raises ValueError as `open_split` and `Pipeline` do.
+    Conditions are dropped, and `data.workers` started, in the split "train" alone. `rows` as in
+    `Pipeline`; `adapt` is applied to every source. Raises ValueError as `open_split` and `Pipeline`
+    do.
     """
     data = config["data"]
     sources, weights = open_split(data, split, task)
@@ -160,14 +160,9 @@ def configured(
         lookahead=data.get("lookahead", 1),
         threads=data["threads"],
         prefetch=data["prefetch"],
+        workers=data.get("workers", 0) if split == "train" else 0,
         max_bad_records=data["max_bad_records"],
     )
-
-
-def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The states of all processes as one, from which any number of processes can continue."""
-    rows = {number: row for state in states for number, row in state["rows"].items()}
-    return {"batch_size": states[0]["batch_size"], "rows": rows}
 
 
 def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:

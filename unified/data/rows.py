@@ -9,10 +9,12 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from grain.experimental import ThreadPrefetchDatasetIterator
 
 from unified.data.expand import Spans
 from unified.data.packing import Packer, assemble
@@ -35,6 +37,14 @@ class Packed:
     batch: Batch
     used: np.ndarray
     tasks: collections.Counter
+
+
+class Prefetch(ThreadPrefetchDatasetIterator):
+    """Grain's prefetch, silent when the interpreter ends before it is closed."""
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing):
+        if not is_finalizing():
+            super().__del__()
 
 
 @dataclasses.dataclass
@@ -139,3 +149,14 @@ class RowIterator(Iterator[Packed]):
                     f"{len(known) + 1} bad records, and max_bad_records is "
                     f"{self.max_bad_records}; the last is {bad.origin}: {bad.reason}"
                 )
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of several iterators' rows as one, from which any of them can continue."""
+    rows = {number: row for state in states for number, row in state["rows"].items()}
+    return {"batch_size": states[0]["batch_size"], "rows": rows}
+
+
+def bad_records(state: Mapping[str, Any]) -> set[str]:
+    """Origins of the bad records that a state has met."""
+    return set(itertools.chain.from_iterable(row["bad"] for row in state["rows"].values()))

@@ -28,8 +28,16 @@ class ParquetSource(RecordSource):
         self.groups = [group for file in find_files(path, [".parquet"]) for group in _groups(file)]
         self._ends = list(itertools.accumulate(rows for _, _, _, rows in self.groups))
         self.cached_groups = cached_groups
-        self._group = functools.lru_cache(cached_groups)(self._read_group)
-        self._lock = threading.Lock()  # threads that want the same group read it once
+
+    # Both are made at their first use, so that a source can be sent to a process.
+
+    @functools.cached_property
+    def _group(self):
+        return functools.lru_cache(self.cached_groups)(self._read_group)
+
+    @functools.cached_property
+    def _lock(self) -> threading.Lock:  # threads that want the same group read it once
+        return threading.Lock()
 
     @property
     def num_records(self) -> int:

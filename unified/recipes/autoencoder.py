@@ -128,6 +128,11 @@ def lane(config: Mapping[str, Any]) -> LatentLane:
     return LatentLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
 
 
+def no_text(text: str) -> Sequence[int]:
+    """Ids of a text, of which the autoencoder reads none."""
+    return ()
+
+
 def inputs(
     config: Mapping[str, Any],
     split: str,
@@ -141,7 +146,7 @@ def inputs(
     """
     marks = TextLane("text", "und", "text", budget=2)  # the picture's begin and end
     row = Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3)
-    return configured(config, split, task, row, lambda text: (), rows=rows, adapt=OnePicture)
+    return configured(config, split, task, row, no_text, rows=rows, adapt=OnePicture)
 
 
 def take(
