@@ -3,6 +3,7 @@
 `allowed(colour, noun)` says which pairs may appear, so that held-out pairs stay out of training.
 """
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 
@@ -113,7 +114,13 @@ def free_spot(
 
 def _spot(rng: random.Random, size: int, side: int) -> Spot:
     """A random place in a cell for a thing of `size` pixels on a canvas of 64."""
+    places = _places(size, side)
+    return Spot(rng.choice(places), rng.choice(places), size * (side // 64))
+
+
+@functools.cache
+def _places(size: int, side: int) -> tuple[int, ...]:
+    """Centres of cells, along one side, where such a thing stays on the canvas."""
     unit = side // 64
     size, cell = size * unit, CELL * unit
-    places = [c for c in range(cell // 2, side, cell) if size <= 2 * c <= 2 * side - size]
-    return Spot(rng.choice(places), rng.choice(places), size)
+    return tuple(c for c in range(cell // 2, side, cell) if size <= 2 * c <= 2 * side - size)

@@ -27,7 +27,6 @@ TASKS = {
 }
 CAPTION_PROMPTS = ("describe the picture", "describe what you see", "caption")
 LOCATE_PROMPTS = ("locate everything", "list the boxes", "where is everything?")
-MOST_QUESTIONS = 5  # about one picture
 ICON_TASKS = ("caption", "vqa", "generate", "edit")
 
 PAIRS = tuple(
@@ -72,7 +71,8 @@ class EmojiSource:
     split: `train` and `validation` differ in their scenes; each example of `heldout` has a pair of
     colour and object that training never shows, and each example of `concepts` a concept that it
     never shows. `size` is the side of pictures in pixels, a multiple of 64; `icons` the share of
-    icons among pictures; `length` what `len` says. Raises ValueError for a task or split unknown.
+    icons among pictures; `questions` the most that are asked about one picture in training;
+    `length` what `len` says. Raises ValueError for a task or split unknown.
     """
 
     def __init__(
@@ -83,12 +83,15 @@ class EmojiSource:
         seed: int = 0,
         size: int = 64,
         icons: float = 0.2,
+        questions: int = 5,
         length: int = 1 << 24,
     ):
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         if unknown := set(tasks) - set(TASKS):
             raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {', '.join(TASKS)}")
+        if questions < 1:
+            raise ValueError(f"questions={questions}: at least 1 is asked about a picture")
         if size % 64:
             raise ValueError(f"pictures of {size} pixels: choose a multiple of 64")
         if split == "concepts":
@@ -96,6 +99,7 @@ class EmojiSource:
         if sum(tasks.values()) <= 0:
             raise ValueError(f"no task with a positive weight in {dict(tasks)} for split {split}")
         self.split, self.seed, self.size, self.length = split, seed, size, length
+        self.questions = questions
         self.icons = {"heldout": 0.0, "concepts": 1.0}.get(split, icons)
         self._tasks = tuple(tasks)
         self._weights = tuple(itertools.accumulate(tasks.values()))
@@ -142,7 +146,7 @@ class EmojiSource:
 
     def _ask(self, scene: Scene, rng: random.Random) -> Truth:
         """A question about the scene; in training the last of several, no two the same."""
-        number = rng.randint(1, MOST_QUESTIONS) if self.split == "train" else 1
+        number = rng.randint(1, self.questions) if self.split == "train" else 1
         first = self.split == "heldout"
         asked = [questions.ask(scene, rng, self._allowed, first) for _ in range(number)]
         *earlier, last = {question.prompt: question for question in asked}.values()
