@@ -18,7 +18,7 @@ def get_config():
     config.validation.update({"every": 0})
 
     config.layout.lanes.text.update({"budget": 128, "losses": 96})
-    width = {"embed_dim": 320, "mlp_dim": 896}
+    width = {"embed_dim": 256, "mlp_dim": 768}
     config.model.backbone.update(
         {
             "streams": {"und": width, "gen": width},
