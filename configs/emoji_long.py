@@ -17,7 +17,7 @@ def get_config():
     config.checkpoint.update({"every": 2000, "keep": 2})
     config.validation.update({"every": 0})
 
-    config.layout.lanes.text.update({"budget": 128, "losses": 96})
+    config.layout.lanes.text.update({"budget": 104, "losses": 72})
     width = {"embed_dim": 256, "mlp_dim": 768}
     config.model.backbone.update(
         {
@@ -32,6 +32,9 @@ def get_config():
 
     config.data.workers = 15
     config.data.threads = 1
-    config.data.train.emoji.questions = 8
-    config.data.train.emoji.tasks.update({"caption": 1.5, "vqa": 5.0, "edit": 4.5, "layout": 3.5})
+    config.data.lookahead = 32
+    config.data.train.emoji.questions = 6
+    config.data.train.emoji.tasks.update(
+        {"caption": 1.5, "vqa": 4.5, "edit": 4.5, "generate": 5.5}
+    )
     return config
