@@ -34,7 +34,5 @@ def get_config():
     config.data.threads = 1
     config.data.lookahead = 32
     config.data.train.emoji.questions = 6
-    config.data.train.emoji.tasks.update(
-        {"caption": 1.5, "vqa": 4.5, "edit": 4.5, "generate": 5.5}
-    )
+    config.data.train.emoji.tasks.update({"caption": 1.5, "vqa": 4.5, "edit": 4.5, "generate": 5.5})
     return config

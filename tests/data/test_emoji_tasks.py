@@ -225,3 +225,12 @@ def test_a_larger_picture_shows_the_same_kind_of_scene():
     source = EmojiSource(size=128)
     pictures = [s.content for i in range(20) for s in source[i].segments if s.modality == "image"]
     assert {p.shape for p in pictures} == {(128, 128, 3)}
+
+
+def test_training_asks_up_to_so_many_questions_about_a_picture_and_validation_one():
+    asked = lambda split: {
+        1 + len(EmojiSource(split, {"vqa": 1.0}, icons=0.0, questions=3).truth(i).earlier)
+        for i in range(60)
+    }
+    assert asked("train") == {1, 2, 3}
+    assert asked("validation") == {1}

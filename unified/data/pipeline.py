@@ -32,7 +32,8 @@ class Pipeline(Iterator[Batch]):
     The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
     of its own rows; `merge_states` joins them, and any process starts from the joined one.
 
-    Raises ValueError for a layout that cannot hold one picture, or dropout of an unknown view.
+    Raises ValueError for a layout that cannot hold one picture, dropout of an unknown view, or a
+    number out of its range.
     """
 
     def __init__(
@@ -54,6 +55,10 @@ class Pipeline(Iterator[Batch]):
         max_bad_records: int = 100,
     ):
         check(layout)
+        least = {"threads": (threads, 1), "lookahead": (lookahead, 1), "workers": (workers, 0)}
+        for name, (value, smallest) in least.items():
+            if value < smallest:
+                raise ValueError(f"data.{name}={value} must be at least {smallest}")
         if num_examples is None:
             examples = mixture(sources, weights, seed=seed)
         else:
