@@ -24,7 +24,8 @@ ROWS = 64  # of a product: what one warpgroup computes
 SWIZZLE = 128  # bytes; a row of shared memory holds a multiple of them
 REGISTERS = {1: (240, 40), 2: (232, 40)}  # of a thread that computes, that loads, by warpgroups
 
-LOAD_TAKES_INDEX = "idx" in inspect.signature(plgpu.load).parameters  # before JAX 0.11
+INDEX = inspect.signature(plgpu.load).parameters.get("idx")
+LOAD_NEEDS_INDEX = INDEX is not None and INDEX.default is INDEX.empty  # before JAX 0.11
 
 
 def simulator() -> Any:
@@ -54,7 +55,7 @@ class Warpgroup(NamedTuple):
         """A vector from shared memory."""
         if self.simulated:
             return ref[...]
-        return plgpu.load(ref, *([()] if LOAD_TAKES_INDEX else []), layout=layout)
+        return plgpu.load(ref, *([()] if LOAD_NEEDS_INDEX else []), layout=layout)
 
     def products(self, products: Sequence[Product], meanwhile: Callable[[], None] | None = None):
         """Float32 products, issued together; `meanwhile` is called before they are awaited."""
