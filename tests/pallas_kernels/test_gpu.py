@@ -15,13 +15,7 @@ from pallas_kernels.interval_attention import gpu, interval_attention, make_plan
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 
-# A row with all kinds of blocks: full, partial, seen by none, and more than fit into the slots.
-LONG = oracle.Row(
-    [[("image", 270)], [("text", 20), ("noised", 30), ("image", 30), ("text", 10)]],
-    {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
-    [3, 0, 2],
-)
-SHORT = oracle.TYPICAL[0]
+LONG, SHORT = oracle.LONG, oracle.TYPICAL[0]
 
 CASES = {  # rows, length, (N, K, H, V), options
     "grouped heads, ragged": ([LONG], 390, (2, 1, 64, 40), {}),
