@@ -22,7 +22,7 @@ PER_ROW, PER_COLUMN = MATRIX.reduce(1), MATRIX.reduce(0)  # one value for each r
 
 ROWS = 64  # of a product: what one warpgroup computes
 SWIZZLE = 128  # bytes; a row of shared memory holds a multiple of them
-REGISTERS = {1: (240, 40), 2: (232, 40)}  # of a thread that computes, that loads, by warpgroups
+REGISTERS = 240, 24  # of a thread that computes, that loads
 
 INDEX = inspect.signature(plgpu.load).parameters.get("idx")
 LOAD_NEEDS_INDEX = INDEX is not None and INDEX.default is INDEX.empty  # before JAX 0.11
@@ -183,7 +183,7 @@ def launch(kernel, out_type, grid: dict[str, int], scratch, *, warpgroups: int, 
 def in_roles(compute: Callable, load: Callable, warpgroups: int) -> None:
     """Runs `compute(index)` in the first `warpgroups`, `load()` in the last one."""
     index = jax.lax.axis_index("warpgroup")
-    many, few = REGISTERS[warpgroups]
+    many, few = REGISTERS
 
     @pl.when(index < warpgroups)
     def _():
