@@ -2,6 +2,7 @@
 
     python -m pallas_kernels.interval_attention.bench_gpu --out results.json
     python -m pallas_kernels.interval_attention.bench_gpu --only flex --out results.json
+    python -m pallas_kernels.interval_attention.bench_gpu --table results.json
 
 Ours and FlexAttention compute the mask of a row, the others a causal one of the row's length, for
 they know no other. So they are compared by useful work: floating-point operations of visible pairs,
@@ -15,7 +16,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,26 +169,48 @@ def benchmark(options) -> Iterator[Result]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Ours beside the others: time over FlexAttention's, useful work over cuDNN's of a causal mask.
+    """Ours beside cuDNN's of a causal mask, by useful work, and FlexAttention's of the same mask.
 
-    cuDNN's is that of the same length if it was measured, or else of the longest.
+    cuDNN's is that of the same length if it was measured, or else of 16k. Of results for the same
+    thing, the last one counts.
     """
     found = {result[:4]: result for result in results}
-    lines = ["| heads | row | way | ms | TFLOP/s | of cuDNN, causal | FlexAttention / ours |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for (implementation, case, heads, way), result in found.items():
-        name = heads if implementation == "ours" else f"{heads} ({implementation})"
-        lengths = (f"causal_{case.partition(',')[0].rpartition('_')[2]}", "causal_16k")
-        peers = [found.get(("cudnn", length, heads, way)) for length in lengths]
-        peer = next(filter(None, peers), None)
-        flex = found.get(("flex", case, heads, way))
-        ratios = [
-            f"{result.teraflops / peer.teraflops:.2f}" if peer else "",
-            f"{flex.ms / result.ms:.2f}" if flex else "",
-        ]
-        numbers = f"{result.ms:.3f}", f"{result.teraflops:.0f}", *ratios
-        lines.append(f"| {' | '.join((name, case, way, *numbers))} |")
+    titles = ("heads", "row", "ms", "TFLOP/s", "cuDNN, causal: TFLOP/s", "of cuDNN's")
+    titles += ("FlexAttention: ms", "over ours")
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    for way in WAYS:
+        lines.append(f"| **{way}** {'| ' * (len(titles) - 1)}|")
+        for (implementation, case, heads, of), result in found.items():
+            if (implementation, of) == ("ours", way):
+                flex = found.get(("flex", case, heads, way))
+                lines.append(_line(result, _peer(found, result), flex))
     return "\n".join(lines)
+
+
+def _peer(found: Mapping[tuple, Result], result: Result) -> Result | None:
+    """cuDNN's causal attention that ours is held against."""
+    length = result.case.partition(",")[0].rpartition("_")[2]
+    peers = (found.get(("cudnn", f"causal_{n}", result.heads, result.way)) for n in (length, "16k"))
+    return next(filter(None, peers), None)
+
+
+def _line(ours: Result, cudnn: Result | None, flex: Result | None) -> str:
+    cells = [
+        ours.heads,
+        ours.case,
+        f"{ours.ms:.2f}",
+        f"{ours.teraflops:.0f}",
+        f"{cudnn.teraflops:.0f}" if cudnn else "",
+        f"{ours.teraflops / cudnn.teraflops:.2f}" if cudnn else "",
+        f"{flex.ms:.2f}" if flex else "",
+        f"{flex.ms / ours.ms:.2f}" if flex else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def read(paths: Sequence[Path]) -> list[Result]:
+    """Results of files, those that are there."""
+    return [Result(**x) for path in paths if path.exists() for x in json.loads(path.read_text())]
 
 
 def main() -> None:
@@ -198,10 +221,12 @@ def main() -> None:
     parser.add_argument("--heads", default=["28,4,128", "12,2,128"], **several, help="N,K,H")
     parser.add_argument("--ways", choices=WAYS, default=list(WAYS), **several)
     parser.add_argument("--out", type=Path, help="JSON file that results are added to")
+    parser.add_argument("--table", type=Path, **several, help="print these results and stop")
     options = parser.parse_args()
+    if options.table:
+        return print(table(read(options.table)))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
-    earlier = options.out and options.out.exists() and json.loads(options.out.read_text())
-    results = [Result(**result) for result in earlier or []]
+    results = read([options.out] if options.out else [])
     for result in benchmark(options):
         print(f"{', '.join(result[:4])}: {result.ms:.3f} ms, {result.teraflops:.0f} TFLOP/s")
         results.append(result)
