@@ -10,7 +10,7 @@ train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/emoji.py --workdir runs/emoji
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto -m "not parity"
+	$(BIN)/python -m pytest -n auto -m "not parity and not gpu"
 
 # PyTorch is pinned, so that a CPU build of it can be installed beforehand.
 parity: $(VENV)/.installed-parity

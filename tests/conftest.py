@@ -1,4 +1,7 @@
-"""Tests run on eight virtual CPU devices; this must be said before JAX starts."""
+"""Tests run on eight virtual CPU devices; this must be said before JAX starts.
+
+Those marked `gpu` run on a GPU: UNIFIED_TEST_PLATFORM=cuda python -m pytest -m gpu
+"""
 
 import os
 import sys
@@ -6,13 +9,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the programs and the toy recipe
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+PLATFORM = os.environ.get("UNIFIED_TEST_PLATFORM", "cpu")
+os.environ["JAX_PLATFORMS"] = PLATFORM
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the suite is parallel already
-wanted = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",  # tests compile more than they compute: 3x faster
-)
-given = os.environ.get("XLA_FLAGS", "").split()
-names = [flag.partition("=")[0] for flag in given]
-missing = [flag for flag in wanted if flag.partition("=")[0] not in names]
-os.environ["XLA_FLAGS"] = " ".join(given + missing)
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers on one GPU
+if PLATFORM == "cpu":
+    wanted = (
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",  # tests compile more than they compute: 3x faster
+    )
+    given = os.environ.get("XLA_FLAGS", "").split()
+    names = [flag.partition("=")[0] for flag in given]
+    missing = [flag for flag in wanted if flag.partition("=")[0] not in names]
+    os.environ["XLA_FLAGS"] = " ".join(given + missing)

@@ -34,7 +34,7 @@ from pallas_kernels.interval_attention import (
     tpu_forward,
 )
 from pallas_kernels.interval_attention.tpu_tiles import Tiles, Walk
-from pallas_kernels.interval_attention.workload import causal, packing
+from pallas_kernels.interval_attention.workload import causal, packing, pairs
 
 ROWS = ("mixed_16k", "text_to_image_16k", "text_heavy_16k", "mixed_32k")
 HEAD_DIM = 128
@@ -200,15 +200,6 @@ def workloads(options) -> None:
             print(f"{name:18}", "two streams" if two_streams else "row order", end=" ")
             print(f"visited {visited} (least {least}), full {full},", end=" ")
             print(f"floor {best * 1e3:.2f} ms, kernel {time * 1e3:.2f} ms")
-
-
-def pairs(clock: np.ndarray, start: np.ndarray, stop: np.ndarray) -> int:
-    """Visible pairs of the rows."""
-    count = 0
-    for row in zip(clock, start, stop, strict=True):
-        below = [np.searchsorted(np.sort(row[0]), bound) for bound in row[1:]]
-        count += int(np.maximum(below[1] - below[0], 0).sum())
-    return count
 
 
 def compile_layers(options) -> None:

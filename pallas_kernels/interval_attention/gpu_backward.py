@@ -17,14 +17,13 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.interval_attention.gpu_forward import Options, see
 from pallas_kernels.interval_attention.gpu_sides import (
-    STEP,
     Scratch,
     Side,
+    Size,
     at,
     feed_both,
     give,
     scratch_of,
-    size_of,
     take,
 )
 from pallas_kernels.interval_attention.gpu_warpgroup import (
@@ -44,10 +43,10 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
 )
 from pallas_kernels.interval_attention.plan import Visits
 
-# Columns of dk and dv that a kernel may sum up at once. With more (two heads of 128), the 168
-# registers of a thread overflow and ptxas makes the products wait for one another (C7512). 232
-# would do, and are asked for, but in relocatable code, which XLA makes, ptxas ignores that (C7504).
-MAX_SUMS = 192
+# Positions that a step of each kernel visits, of heads up to 128. With 128 the products are larger
+# (dq of causal 16k: 4.6 ms on an H100, not 4.9), but dk and dv at once spill (12.0 ms, not 6.4).
+KEYS, QUERIES = 128, 64
+MAX_SUMS = 256  # columns of dk and dv that a kernel may sum up at once, in registers
 
 
 def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns):
@@ -68,40 +67,42 @@ def backward(options: Options, q, k, v, clock, ends, d_out, stats, rows, columns
 def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
     """dq `[B T N H]`."""
     (B, T, N, H), K, V = queries.first.shape, keys.first.shape[2], keys.second.shape[3]
-    warpgroups, stages = size_of(H, V)
-    tile = ROWS * warpgroups
+    size = Size.of(H, V, KEYS)
+    tile = ROWS * size.warpgroups
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, dq, s):
         row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, options.block_q, tile)
-        walk = Walk.of(Visits(words, begin, partial, full), row, block, options.block_k // STEP)
+        block, first = locate(order, row, jax.lax.axis_index("tile"), options.block_q, tile)
+        walk = Walk.of(
+            Visits(words, begin, partial, full), row, block, options.block_k // size.step
+        )
 
         def compute(index):
             where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
             take(Side(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
             visit = functools.partial(_visit_keys, options, s, own)
             zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
-            total = walk.run(visit, zeros, stages)
+            total = walk.run(visit, zeros, size.stages)
             give(total * options.scale, own.first, dq.at[row, where, head])
-            plgpu.wait_smem_to_gmem(0)
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
         def load():
             given, key_head = Side(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
 
             def supply(copy, ready, i, slot):
-                where, other = pl.ds(walk.part(i) * STEP, STEP), at(s.other, slot)
+                where, other = pl.ds(walk.part(i) * size.step, size.step), at(s.other, slot)
                 copy(given, other, row, key_head, where, ready.at[slot])
 
-            feed_both(s, walk.steps, stages, supply)
+            feed_both(s, walk.steps, size.stages, supply)
 
-        in_roles(compute, load, warpgroups)
+        in_roles(compute, load, size.warpgroups)
 
     return launch(
         kernel,
         jax.ShapeDtypeStruct((B, T, N, H), queries.first.dtype),
         {"head": N, "tile": T // tile, "row": B},
-        [scratch_of(queries, keys)],
-        warpgroups=warpgroups,
+        [scratch_of(queries, keys, size)],
+        warpgroups=size.warpgroups,
         simulated=options.simulated,
     )(*rows, longest_first(rows), *queries, *keys[:3])
 
@@ -143,22 +144,22 @@ def _slopes(options: Options, soft, p, d_p, less):
 def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
     """dk `[B S K H]` and dv `[B S K V]`, those that are `wanted`."""
     (B, S, K, H), N, V = keys.first.shape, queries.first.shape[2], keys.second.shape[3]
-    warpgroups, stages = size_of(H, V)
-    tile, G = ROWS * warpgroups, N // K
+    size = Size.of(H, V, QUERIES)
+    tile, G = ROWS * size.warpgroups, N // K
     widths = [n * want for n, want in zip((H, V), wanted, strict=True)]
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, *rest):
         *outputs, s = rest
         row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, options.block_k, tile)
+        block, first = locate(order, row, jax.lax.axis_index("tile"), options.block_k, tile)
         lists = Visits(words, begin, partial, full)
-        walk = Walk.of(lists, row, block, options.block_q // STEP)
+        walk = Walk.of(lists, row, block, options.block_q // size.step)
 
         def compute(index):
             where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
             take(Side(k, v, ends), own, row, head, where, s.own_ready.at[index])
             visit = functools.partial(_visit_queries, options, s, own)
-            of_head = lambda g, totals: walk.run(visit, totals, stages, before=g * walk.steps)
+            of_head = lambda g, totals: walk.run(visit, totals, size.stages, before=g * walk.steps)
             zeros = lambda width: Warpgroup(options.simulated).full((ROWS, width), 0, MATRIX)
             totals = Gradients(*(zeros(n) if n else None for n in widths))
             dk, dv = jax.lax.fori_loop(0, G, of_head, totals)
@@ -167,27 +168,27 @@ def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
                 give(dk * options.scale, own.first, next(targets).at[row, where, head])
             if dv is not None:
                 give(dv, own.second, next(targets).at[row, where, head])
-            plgpu.wait_smem_to_gmem(0)
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
         def load():
             given = Side(q, do, clock, stats)
 
             def supply(copy, ready, i, slot):
                 g, j = jax.lax.div(i, walk.steps), jax.lax.rem(i, walk.steps)
-                where, other = pl.ds(walk.part(j) * STEP, STEP), at(s.other, slot)
+                where, other = pl.ds(walk.part(j) * size.step, size.step), at(s.other, slot)
                 copy(given, other, row, head * G + g, where, ready.at[slot])
 
-            feed_both(s, G * walk.steps, stages, supply)
+            feed_both(s, G * walk.steps, size.stages, supply)
 
-        in_roles(compute, load, warpgroups)
+        in_roles(compute, load, size.warpgroups)
 
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in keys[:2]]
     return launch(
         kernel,
         [shape for shape, want in zip(shapes, wanted, strict=True) if want],
         {"head": K, "tile": S // tile, "row": B},
-        [scratch_of(keys, queries)],
-        warpgroups=warpgroups,
+        [scratch_of(keys, queries, size)],
+        warpgroups=size.warpgroups,
         simulated=options.simulated,
     )(*columns, longest_first(columns), *queries, *keys[:3])
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, feed, shared
+from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, drain, feed, shared
 
-STEP = 64  # keys or queries of one step
+VISITED = 256  # positions of the other side in shared memory, of heads up to 128
 
 
 class Side(NamedTuple):
@@ -28,7 +28,7 @@ class Side(NamedTuple):
 
 class Scratch(NamedTuple):
     own: Side  # [warpgroups ROWS ..]: what a warpgroup works for
-    other: Side  # [stages STEP ..]: what it visits
+    other: Side  # [stages step ..]: what it visits
     own_ready: Any
     first_ready: Any
     second_ready: Any
@@ -36,14 +36,20 @@ class Scratch(NamedTuple):
     second_free: Any
 
 
-def size_of(H: int, V: int) -> tuple[int, int]:
-    """Warpgroups that compute, and stages, as many as shared memory (227 KiB) holds."""
-    return (2, 3) if max(H, V) <= 128 else (1, 2)
+class Size(NamedTuple):
+    """How a kernel is cut up."""
+
+    warpgroups: int  # that compute, for `ROWS` positions of their own side each
+    step: int  # positions of the other side that are visited together
+    stages: int  # steps of the other side in shared memory
+
+    @classmethod
+    def of(cls, H: int, V: int, step: int) -> "Size":
+        """What registers and shared memory (227 KiB) hold; wide heads take shorter steps."""
+        return cls(2, step, VISITED // step) if max(H, V) <= 128 else cls(1, 64, 2)
 
 
-def scratch_of(own: Side, other: Side) -> Scratch:
-    warpgroups, stages = size_of(own.first.shape[-1], own.second.shape[-1])
-
+def scratch_of(own: Side, other: Side, size: Size) -> Scratch:
     def side(given: Side, n: int, length: int) -> Side:
         first, second = (
             shared(n, length, x.shape[-1], dtype=x.dtype) for x in (given.first, given.second)
@@ -54,12 +60,13 @@ def scratch_of(own: Side, other: Side) -> Scratch:
             first, second, ranks, shared(n, 2, length, dtype=jnp.float32) if has_stats else None
         )
 
-    free = plgpu.Barrier(num_arrivals=warpgroups, num_barriers=stages)
+    stages = size.stages
+    free = plgpu.Barrier(num_arrivals=size.warpgroups, num_barriers=stages)
     copies = lambda given: len(jax.tree.leaves(given))
     return Scratch(
-        own=side(own, warpgroups, ROWS),
-        other=side(other, stages, STEP),
-        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=warpgroups),
+        own=side(own, size.warpgroups, ROWS),
+        other=side(other, stages, size.step),
+        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=size.warpgroups),
         first_ready=plgpu.Barrier(num_arrivals=copies(other) - 1, num_barriers=stages),
         second_ready=plgpu.Barrier(num_barriers=stages),
         first_free=free,
@@ -101,3 +108,4 @@ def feed_both(s: Scratch, steps, stages: int, supply) -> None:
     first = functools.partial(supply, copy_first, s.first_ready)
     second = functools.partial(supply, copy_second, s.second_ready)
     feed(steps, stages, [(s.first_free, first), (s.second_free, second)])
+    drain(steps, stages, [s.first_free, s.second_free])

@@ -6,12 +6,39 @@ The rows are those of `packings.json`, of the sizes that BAGEL (arXiv 2505.14683
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 PACKINGS = Path(__file__).with_name("packings.json")
 
 Document = Sequence[tuple[int, str]]  # spans: tokens, and `causal`, `full` or `noise`
+
+
+class Heads(NamedTuple):
+    """How many, and their width."""
+
+    query: int
+    key: int
+    dim: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Heads":
+        return cls(*map(int, text.split(",")))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+class Case(NamedTuple):
+    """A row to measure."""
+
+    name: str
+    mask: tuple[np.ndarray, ...]  # clock, start and stop, [1 S]
+
+    @property
+    def length(self) -> int:
+        return self.mask[0].size
 
 
 def packing(name: str, *, two_streams: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -65,3 +92,18 @@ def causal(length: int):
     """Clock, start and stop of plain causal attention, int32 `[1 S]`."""
     clock = np.arange(length, dtype=np.int32)[None]
     return clock, clock, np.full_like(clock, length)
+
+
+def everything(length: int):
+    """Clock, start and stop of attention in which every query sees every key, int32 `[1 S]`."""
+    clock, _, stop = causal(length)
+    return clock, np.zeros_like(clock), stop
+
+
+def pairs(clock: np.ndarray, start: np.ndarray, stop: np.ndarray) -> int:
+    """Visible pairs of the rows."""
+    count = 0
+    for row in zip(clock, start, stop, strict=True):
+        below = [np.searchsorted(np.sort(row[0]), bound) for bound in row[1:]]
+        count += int(np.maximum(below[1] - below[0], 0).sum())
+    return count

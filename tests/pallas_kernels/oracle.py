@@ -165,3 +165,10 @@ TYPICAL = (
     ),
     Row([], dict.fromkeys(KINDS, 0), [0] * NUM_STREAMS),
 )
+
+# A row with all kinds of blocks: full, partial, seen by none, and more than fit into the slots.
+LONG = Row(
+    [[("image", 270)], [("text", 20), ("noised", 30), ("image", 30), ("text", 10)]],
+    {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
+    [3, 0, 2],
+)
