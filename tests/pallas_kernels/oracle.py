@@ -73,15 +73,16 @@ class Row(NamedTuple):
 KINDS = ("text", "image", "noised", "global", "window")
 NUM_STREAMS = 3
 
-rows = st.builds(
-    Row,
-    st.lists(
-        st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 9)), min_size=1, max_size=4),
-        max_size=5,
-    ),
-    st.fixed_dictionaries({kind: st.integers(0, NUM_STREAMS - 1) for kind in KINDS}),
-    st.lists(st.integers(0, 5), min_size=NUM_STREAMS, max_size=NUM_STREAMS),
-)
+
+def rows(longest: int):
+    """Any row whose spans have up to `longest` tokens."""
+    span = st.tuples(st.sampled_from(KINDS), st.integers(1, longest))
+    return st.builds(
+        Row,
+        st.lists(st.lists(span, min_size=1, max_size=4), max_size=5),
+        st.fixed_dictionaries({kind: st.integers(0, NUM_STREAMS - 1) for kind in KINDS}),
+        st.lists(st.integers(0, 5), min_size=NUM_STREAMS, max_size=NUM_STREAMS),
+    )
 
 
 def pack(batch: list[Row], length: int) -> Packing:
@@ -164,4 +165,22 @@ TYPICAL = (
         [2, 0, 3],
     ),
     Row([], dict.fromkeys(KINDS, 0), [0] * NUM_STREAMS),
+)
+
+LONG = (
+    Row(
+        [
+            [("text", 30), ("noised", 36), ("image", 36), ("text", 20)],
+            [("text", 1)],
+            [("image", 36), ("text", 24), ("noised", 20)],
+            [("global", 8), ("window", 40)],
+        ],
+        {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
+        [8, 0, 12],
+    ),
+    Row(
+        [[("image", 150), ("text", 60), ("noised", 40)], [("text", 1)], [("window", 30)]],
+        dict.fromkeys(KINDS, 0),
+        [0] * NUM_STREAMS,
+    ),
 )
