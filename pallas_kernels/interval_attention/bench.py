@@ -124,7 +124,8 @@ def dense(tiles: Tiles, way: str, sizes: Sizes, shape) -> tuple[Callable, list]:
     args += [shape(b16, 1, T, N * tiles.value_dim)] * 2 + [shape(f32, 1, K, tiles.heads, T)] * 2
 
     def backward(words, *arrays: Any):
-        return tpu_backward.backward(walk, words, n * m, *arrays, dtype=b16)
+        blocks = range(m)
+        return tpu_backward.backward(walk, words, n * m, *arrays, blocks=blocks, dtype=b16)
 
     return backward, args
 
@@ -225,12 +226,12 @@ def compile_layers(options) -> None:
     over: Any = {"sharding": context.Sharding(mesh, length="context")}
 
     def loss(x, weights, clock, start, stop):
-        plan = context.make_plan(clock, start, stop, block_q=512, block_k=512, **over)
+        plans = context.make_plans(clock, start, stop, **over)
 
         def layer(x, w):
             qkv = (x @ w).reshape(*x.shape[:2], N + 2 * K, H)
             q, k, v = jnp.split(qkv, [N, N + K], axis=2)
-            out: Any = context.interval_attention(q, k, v, clock, start, stop, plan=plan, **over)
+            out: Any = context.interval_attention(q, k, v, clock, start, stop, plan=plans, **over)
             return x + out.reshape(x.shape), None
 
         return jnp.sum(jax.lax.scan(jax.checkpoint(layer), x, weights)[0].astype(jnp.float32))

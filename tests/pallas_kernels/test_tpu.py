@@ -116,10 +116,23 @@ def test_a_plan_that_overflows_under_vmap_stays_within_its_lists():
 def test_long_keys_go_in_spans_and_long_plans_row_by_row(monkeypatch):
     monkeypatch.setattr(tpu_backward, "KEY_BYTES", 1)  # one block of keys
     monkeypatch.setattr(tpu, "WORDS", 1)
-    qkv, mask = inputs(200, 300, 2, 2, 32, 32)
+    qkv, mask = inputs()
     jax.clear_caches()
-    close(run(qkv, mask, "tpu", plan_128(*mask)), run(qkv, mask, "reference"))
+    want = run(qkv, mask, "reference")
+    close(run(qkv, mask, "tpu", plan_128(*mask, span=2)), want)
     jax.clear_caches()
+
+
+def test_of_long_rows_no_layer_makes_the_lists():
+    length = 2 * tpu_backward.SPAN
+    shape = lambda *shape: jax.ShapeDtypeStruct((1, length, *shape), jnp.bfloat16)
+    vectors = [jax.ShapeDtypeStruct((1, length), jnp.int32)] * 3
+    plans = jax.eval_shape(make_plans, *vectors)
+    assert [x.words.shape for x in plans["tpu"].spans] == [(1, 68 * 34)] * 2
+    args = (shape(1, 128),) * 3, vectors, "tpu", plans
+    program = str(jax.make_jaxpr(run, static_argnums=2)(*args))
+    assert program.count("name=interval_attention_backward") == 2 * 2  # on a TPU, interpreted
+    assert "sort[" not in program
 
 
 def test_is_the_same_under_vmap_scan_and_remat():
