@@ -131,3 +131,18 @@ def test_wrong_shapes_and_unknown_implementations_say_what_is_wrong():
         interval_attention(q[:, :, :3], k, v, clock, start, stop)
     with pytest.raises(ValueError, match=r"'abacus'; choose one of .*'reference'"):
         interval_attention(q, k, v, clock, start, stop, implementation="abacus")
+
+
+def test_a_named_kernel_is_refused_where_it_cannot_run_and_only_there():
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 1, 1, 16, 16)  # float32
+
+    def total(*qkv):
+        return interval_attention(*qkv, *intervals, implementation="gpu").sum()
+
+    traced = jax.jit(jax.grad(total, (0, 1, 2))).trace(*qkv)
+    traced.lower(lowering_platforms=("cpu",))
+    for transform in (lambda f: f, jax.vmap, jax.grad, jax.checkpoint):
+        args = [x[None] for x in qkv] if transform is jax.vmap else qkv
+        with pytest.raises(ValueError, match="16-bit numbers and would round float32"):
+            jax.jit(transform(total)).trace(*args).lower(lowering_platforms=("cuda",))

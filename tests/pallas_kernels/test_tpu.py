@@ -69,14 +69,14 @@ def test_of_plans_for_all_kernels_each_takes_its_own():
     qkv, mask = inputs()
     plans = make_plans(*mask)
     assert plans["tpu"].block_k == 384 and plans["gpu"].block_k == 128
-    trace = lambda plan: jax.make_jaxpr(lambda *x: run(*x, "tpu", plan))(qkv, mask)
     unfit = make_plan(*mask, block_q=64, block_k=64)
-    trace(plans | {"gpu": unfit})
+    lower = lambda plan: run.lower(qkv, mask, "tpu", plan)
+    lower(plans | {"gpu": unfit})
     with pytest.raises(ValueError, match="multiples of 128, but the plan has 64 x 64"):
-        trace(plans | {"tpu": unfit})
+        lower(plans | {"tpu": unfit})
     other = make_plans(mask[0], *(x[:, 1:] for x in mask[1:]))
     with pytest.raises(ValueError, match=r"gpu.start has shape \(2, 299\)"):
-        trace(plans | {"gpu": other["gpu"]})
+        lower(plans | {"gpu": other["gpu"]})
 
 
 def test_keys_that_nobody_sees_get_zero_gradients():
