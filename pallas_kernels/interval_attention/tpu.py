@@ -24,6 +24,7 @@ from pallas_kernels.interval_attention.tpu_tiles import (
 
 BLOCK = 512
 MIN_QUERIES = 16  # fewer, as in decoding, would leave most of a block empty
+DTYPES = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)}
 WORDS = 1 << 17  # that one call's plan may have: half of the scalar memory
 
 
@@ -37,7 +38,16 @@ def default_plan(clock: Array, start: Array, stop: Array) -> Plan:
 
 def is_best(q, k, v, plan: Plan | None, scale: float) -> bool:
     """Whether a caller who named no implementation gets these kernels on a TPU."""
-    return q.shape[1] >= MIN_QUERIES
+    return q.shape[1] >= MIN_QUERIES and _obstacle(q, k, v) is None
+
+
+def _obstacle(q, k, v) -> str | None:
+    """Why a TPU cannot multiply these numbers, or None."""
+    dtypes = [x.dtype for x in (q, k, v)]
+    if len({*dtypes}) == 1 and {*dtypes} <= DTYPES:
+        return None
+    names = ", ".join(map(str, dtypes))
+    return f"a TPU takes q, k and v all in bfloat16 or all in float32, not in {names}"
 
 
 def forward(q, k, v, clock, start, stop, plan: Plan, *, scale, soft_cap, interpret):
@@ -83,6 +93,8 @@ def _tiles(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Tiles:
     if plan.block_q % LANES or plan.block_k % LANES:
         sizes = f"{plan.block_q} x {plan.block_k}"
         raise ValueError(f"a TPU needs blocks of multiples of {LANES}, but the plan has {sizes}")
+    if not interpret and (reason := _obstacle(q, k, v)):
+        raise ValueError(reason)
     N, H = q.shape[2:]
     shared = N // k.shape[2]
     heads = max(n for n in range(1, min(shared, HEADS) + 1) if shared % n == 0)
