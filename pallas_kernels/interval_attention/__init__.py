@@ -44,11 +44,12 @@ def interval_attention(
     intervals; kernels visit its blocks, and make one of their own at every call without it. The
     reference reads every block and ignores it.
     `implementation`: None is the best for the platform being compiled for, which on a CPU is the
-    reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode.
-    "gpu" takes 16-bit numbers, since it is also compiled for the chip; whether a GPU is a Hopper is
-    asked of this machine, so that a program compiled ahead for another one gets the reference.
+    reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode,
+    also where its chip would refuse (float32 on a GPU). Whether a GPU is a Hopper is asked of this
+    machine, so that a program compiled ahead for another one gets the reference.
 
-    Raises ValueError if shapes disagree, the implementation is unknown, or it cannot use the plan.
+    Raises ValueError if shapes disagree or the implementation is unknown; and when the program is
+    lowered for a platform, if the named kernel cannot do the call there, with the reason.
     """
     _check(q, k, v, clock, start, stop, plan)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

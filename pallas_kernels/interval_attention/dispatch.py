@@ -6,7 +6,8 @@ An implementation is a module with
 - `default_plan(clock, start, stop) -> Plan`, for callers that have none,
 - `is_best(q, k, v, plan, scale) -> bool`: whether a caller who names none gets it on its platform,
 with shapes as in the package's `interval_attention`. Forward and backward share one custom_vjp, so
-that what is saved between them is the same on every platform.
+that what is saved between them is the same on every platform. They raise ValueError, with the
+reason, for what they cannot do; a caller who named them meets it on that platform alone.
 """
 
 import functools
@@ -18,6 +19,7 @@ import jax
 
 from pallas_kernels.interval_attention import gpu, reference, tpu
 from pallas_kernels.interval_attention.plan import Plan
+from pallas_kernels.interval_attention.refusal import refused
 
 # By name: the platform and the module.
 KERNELS: dict[str, tuple[str, ModuleType]] = {"tpu": ("tpu", tpu), "gpu": ("cuda", gpu)}
@@ -80,24 +82,30 @@ attend.defvjp(_attend_fwd, _attend_bwd)
 
 def _run(call: Call, way: str, *args):
     """Forward or backward, on the platform being compiled for."""
-    run = {
+    if (name := call.implementation) is not None:
+        platforms = {KERNELS[name][0]: False, "cpu": True}  # whether interpreted
+        named = {p: _named(name, way, interpret, call) for p, interpret in platforms.items()}
+        return jax.lax.platform_dependent(*args, **named)
+    best = {
         platform: functools.partial(_kernel, name, way, False, call)
-        for name, (platform, _) in KERNELS.items()
-        if call.implementation in (None, name) and _suits(name, call, *args[:2])
+        for name, (platform, kernel) in KERNELS.items()
+        if not _is_partitioned() and kernel.is_best(*args[0], args[1].plan_of(name), call.scale)
     }
-    if call.implementation is None:
-        default = functools.partial(_reference, way, call)
-        return jax.lax.platform_dependent(*args, **run, default=default)
-    run["cpu"] = functools.partial(_kernel, call.implementation, way, True, call)
-    return jax.lax.platform_dependent(*args, **run)
+    default = functools.partial(_reference, way, call)
+    return jax.lax.platform_dependent(*args, **best, default=default)
 
 
-def _suits(name: str, call: Call, qkv, mask: Mask) -> bool:
-    """Whether a kernel runs on its platform: a named one does, or fails."""
-    if call.implementation is not None:
-        return True
-    is_best = KERNELS[name][1].is_best
-    return not _is_partitioned() and is_best(*qkv, mask.plan_of(name), call.scale)
+def _named(name: str, way: str, interpret: bool, call: Call):
+    """A kernel that works, or fails with its reason where it is the platform's turn."""
+
+    def run(qkv, *rest):
+        try:
+            return _kernel(name, way, interpret, call, qkv, *rest)
+        except ValueError as error:
+            q, *kv = qkv
+            return _reference(way, call, (refused(q, str(error)), *kv), *rest)
+
+    return run
 
 
 def _is_partitioned() -> bool:

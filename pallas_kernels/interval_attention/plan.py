@@ -11,6 +11,7 @@ and is exact for queries laid out stream after stream, each sorted by itself.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -44,6 +45,16 @@ class Visits(NamedTuple):
     partial: Array  # [B n] int32: how many visits of each block are partial,
     full: Array  # [B n] int32: and full
 
+    def within(self, blocks: range) -> "Visits":
+        """The same visits, of which those of other `blocks` of the other axis do nothing.
+
+        They name the nearest of the blocks, so that nothing else is copied. Counts stay.
+        """
+        near = jnp.clip(minor(self.words), blocks.start, blocks.stop - 1)
+        kept = self.words & ~((MAX_BLOCKS - 1) << MINOR)
+        kept = jnp.where(near == minor(self.words), kept, kept & ~(PARTIAL | FULL))
+        return self._replace(words=kept | (near << MINOR))
+
 
 class Stats(NamedTuple):
     """Blocks of each row of the batch, int32 `[B]`. `visited = full + partial`."""
@@ -56,8 +67,8 @@ class Stats(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["rows", "columns", "clock", "start", "stop"],
-    meta_fields=["block_q", "block_k"],
+    data_fields=["rows", "columns", "spans", "clock", "start", "stop"],
+    meta_fields=["block_q", "block_k", "span"],
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -69,11 +80,23 @@ class Plan:
 
     rows: Visits
     columns: Visits
+    spans: tuple[Visits, ...]  # rows of `span` blocks of keys each; none if one would hold all
     clock: Array  # [B T]: what the plan was made for
     start: Array  # [B S]
     stop: Array  # [B S]
     block_q: int
     block_k: int
+    span: int
+
+    def stretches(self, most: int) -> Iterator[tuple[range, Visits]]:
+        """All blocks of keys, at most `most` at a time, and for each the visits along the queries
+        that stay within it."""
+        m = self.columns.full.shape[-1]
+        for i, visits in enumerate(self.spans or (self.rows,)):
+            span = range(m)[i * self.span : (i + 1) * self.span]
+            for low in range(0, len(span), most):
+                blocks = span[low : low + most]
+                yield blocks, visits if blocks == span else visits.within(blocks)
 
     @property
     def is_complete(self) -> bool:
@@ -83,7 +106,10 @@ class Plan:
 
     @property
     def fits(self) -> Array:
-        """Whether no list overflowed, a scalar. If one did, the plan must not be used."""
+        """Whether no list overflowed, a scalar. If one did, the plan must not be used.
+
+        Those of spans have no more visits than the rows.
+        """
         lists = (self.rows, self.columns)
         return jnp.all(jnp.stack([jnp.all(x.begin[..., -1] <= x.words.shape[-1]) for x in lists]))
 
@@ -100,7 +126,8 @@ class Plan:
             begin = jnp.minimum(lists.begin, lists.words.shape[-1])
             return Visits(lists.words, begin, partial, full)
 
-        return dataclasses.replace(self, rows=bound(self.rows), columns=bound(self.columns))
+        rows, columns, *spans = map(bound, (self.rows, self.columns, *self.spans))
+        return dataclasses.replace(self, rows=rows, columns=columns, spans=tuple(spans))
 
     @property
     def stats(self) -> Stats:
@@ -119,7 +146,7 @@ def minor(word: Array) -> Array:
     return (word >> MINOR) & (MAX_BLOCKS - 1)
 
 
-@functools.partial(jax.jit, static_argnames=("block_q", "block_k", "capacity"))
+@functools.partial(jax.jit, static_argnames=("block_q", "block_k", "capacity", "span"))
 def make_plan(
     clock: Array,
     start: Array,
@@ -128,12 +155,15 @@ def make_plan(
     block_q: int,
     block_k: int,
     capacity: int | None = None,
+    span: int | None = None,
 ) -> Plan:
     """The plan for int32 clocks `[B T]` and intervals `[B S]`; ragged tails become partial blocks.
 
     `capacity`: visits that a list can hold, for each row of the batch; by default all blocks there
     are, up to `MAX_CAPACITY`. With fewer, `fits` says whether they sufficed; `interval_attention`
     asks it, and runs the reference if they did not.
+    `span`: blocks of keys of which a backward pass can sum the gradients at a time, by default all;
+    where there are more, the plan has a list along the queries for each so many.
 
     Raises ValueError for `MAX_BLOCKS` blocks or more along an axis.
     """
@@ -146,7 +176,10 @@ def make_plan(
     capacity = max(1, min(capacity, n * m))
     rows = _visits(active, full, capacity)
     columns = _visits(active.swapaxes(1, 2), full.swapaxes(1, 2), capacity)
-    return Plan(rows, columns, clock, start, stop, block_q, block_k)
+    span = span or m
+    cuts = [slice(low, low + span) for low in range(0, m, span)] if span < m else []
+    spans = tuple(_visits(active[..., c], full[..., c], capacity, c.start) for c in cuts)
+    return Plan(rows, columns, spans, clock, start, stop, block_q, block_k, span)
 
 
 def in_blocks(x: Array, block: int, **pad) -> Array:
@@ -182,11 +215,12 @@ def _runs(clock_BnC: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def _visits(active, full, capacity: int) -> Visits:
-    """The list along the first axis of blocks; `active` and `full` are `[B n m]`."""
+def _visits(active, full, capacity: int, first: int = 0) -> Visits:
+    """The list along the first axis of blocks; `active` and `full` are `[B n m]`, from block
+    `first` of the other axis."""
     B, n, m = active.shape
     blind = ~active.any(-1, keepdims=True) & (jnp.arange(m) == 0)
-    word = (jnp.arange(n)[:, None] << MAJOR) | (jnp.arange(m) << MINOR)
+    word = (jnp.arange(n)[:, None] << MAJOR) | (jnp.arange(first, first + m) << MINOR)
     word = word | jnp.where(full, FULL, jnp.where(active, PARTIAL, 0))
     nothing = jnp.iinfo(jnp.int32).max
     words = jnp.sort(jnp.where(active | blind, word, nothing).reshape(B, n * m))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pallas_kernels.interval_attention import tpu_backward, tpu_forward
-from pallas_kernels.interval_attention.plan import Plan, make_plan
+from pallas_kernels.interval_attention.plan import Plan, Visits, make_plan
 from pallas_kernels.interval_attention.tpu_tiles import (
     HEADS,
     HIDDEN,
@@ -24,19 +24,30 @@ from pallas_kernels.interval_attention.tpu_tiles import (
 
 BLOCK = 512
 MIN_QUERIES = 16  # fewer, as in decoding, would leave most of a block empty
+DTYPES = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)}
 WORDS = 1 << 17  # that one call's plan may have: half of the scalar memory
 
 
 def default_plan(clock: Array, start: Array, stop: Array) -> Plan:
     """The plan with the blocks that are best on TPUs."""
     fit = lambda length: min(BLOCK, -(-length // LANES) * LANES)
-    sizes = {"block_q": fit(clock.shape[1]), "block_k": fit(start.shape[1])}
+    block_q, block_k = fit(clock.shape[1]), fit(start.shape[1])
+    sizes = {"block_q": block_q, "block_k": block_k, "span": tpu_backward.SPAN // block_k}
     return make_plan(clock, start, stop, **sizes)
 
 
 def is_best(q, k, v, plan: Plan | None, scale: float) -> bool:
     """Whether a caller who named no implementation gets these kernels on a TPU."""
-    return q.shape[1] >= MIN_QUERIES
+    return q.shape[1] >= MIN_QUERIES and _obstacle(q, k, v) is None
+
+
+def _obstacle(q, k, v) -> str | None:
+    """Why a TPU cannot multiply these numbers, or None."""
+    dtypes = [x.dtype for x in (q, k, v)]
+    if len({*dtypes}) == 1 and {*dtypes} <= DTYPES:
+        return None
+    names = ", ".join(map(str, dtypes))
+    return f"a TPU takes q, k and v all in bfloat16 or all in float32, not in {names}"
 
 
 def forward(q, k, v, clock, start, stop, plan: Plan, *, scale, soft_cap, interpret):
@@ -44,12 +55,9 @@ def forward(q, k, v, clock, start, stop, plan: Plan, *, scale, soft_cap, interpr
     tiles = _tiles(q, k, v, plan, scale, soft_cap, interpret)
     (B, T, N, _), V = q.shape, v.shape[-1]
 
-    def run(plan, q, clock, *keys):
-        walk, words, steps = _walk(tiles, plan)
-        args = _arguments(tiles, plan, q, clock, *keys)
-        return tpu_forward.forward(walk, words, steps, *args)
-
-    out, lse = _by_rows(run, plan, q, clock, k, v, start, stop)
+    run = lambda visits, *arrays: tpu_forward.forward(*_walk(tiles, visits), *arrays)
+    arrays = _arguments(tiles, q, clock, k, v, start, stop)
+    out, lse = _by_rows(run, plan.rows, *arrays)
     lse = lse.reshape(B, N, -1).swapaxes(1, 2)
     return out.reshape(B, -1, N, tiles.value_dim)[:, :T, :, :V], lse[:, :T]
 
@@ -63,36 +71,30 @@ def backward(
     d_lse = jnp.where(blind, 0.0, d_lse)
     lse = jnp.where(blind, -HIDDEN, lse * LOG2E)  # makes every probability zero
 
-    S, d_queries, d_keys = k.shape[1], [], []
-    span = tpu_backward.max_keys(tiles, k.dtype)
-    dtype = jnp.float32 if span < S else q.dtype  # of parts of a sum
+    args = _arguments(tiles, q, clock, k, v, start, stop)
+    length = args[0].shape[1]
+    values = (_flat(x, length, tiles.value_dim) for x in (out, d_out))
+    statistics = (_statistics(tiles, x, length) for x in (lse, d_lse))
+    arrays: Any = (*args, *values, *statistics)
 
-    def run(plan, q, clock, out, d_out, lse, d_lse, *keys):
-        walk, words, steps = _walk(tiles, plan)
-        args = _arguments(tiles, plan, q, clock, *keys)
-        length = args[0].shape[1]
-        values = (_flat(x, length, tiles.value_dim) for x in (out, d_out))
-        statistics = (_statistics(tiles, x, length) for x in (lse, d_lse))
-        arrays: Any = (*args, *values, *statistics)
-        return tpu_backward.backward(walk, words, steps, *arrays, dtype=dtype)
-
-    for low in range(0, S, span):
-        part = plan
-        keys = tuple(x[:, low : low + span] for x in (k, v, start, stop))
-        if span < S:
-            blocks = {"block_q": plan.block_q, "block_k": plan.block_k}
-            part = make_plan(clock, *keys[2:], **blocks, capacity=plan.rows.full.shape[-1] * span)
-        d_q, *d_kv = _by_rows(run, part, q, clock, out, d_out, lse, d_lse, *keys)
-        d_queries.append(d_q)
-        d_keys.append([_heads(d, x) for d, x in zip(d_kv, keys[:2], strict=True)])
-    d_k, d_v = (jnp.concatenate(parts, 1) for parts in zip(*d_keys, strict=True))
-    return _heads(functools.reduce(jnp.add, d_queries), q).astype(q.dtype), d_k, d_v
+    stretches = [*plan.stretches(tpu_backward.max_blocks(tiles, k.dtype))]
+    dtype = q.dtype if len(stretches) == 1 else jnp.float32  # of parts of a sum
+    kernel = functools.partial(tpu_backward.backward, dtype=dtype)
+    parts = []
+    for blocks, visits in stretches:
+        run = lambda visits, *x, on=blocks: kernel(*_walk(tiles, visits), *x, blocks=on)
+        parts.append(_by_rows(run, visits, *arrays))
+    d_q, *d_keys = zip(*parts, strict=True)
+    grads = functools.reduce(jnp.add, d_q), *(jnp.concatenate(d, 1) for d in d_keys)
+    return tuple(_heads(d, x).astype(x.dtype) for d, x in zip(grads, (q, k, v), strict=True))
 
 
 def _tiles(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Tiles:
     if plan.block_q % LANES or plan.block_k % LANES:
         sizes = f"{plan.block_q} x {plan.block_k}"
         raise ValueError(f"a TPU needs blocks of multiples of {LANES}, but the plan has {sizes}")
+    if not interpret and (reason := _obstacle(q, k, v)):
+        raise ValueError(reason)
     N, H = q.shape[2:]
     shared = N // k.shape[2]
     heads = max(n for n in range(1, min(shared, HEADS) + 1) if shared % n == 0)
@@ -110,23 +112,23 @@ def _tiles(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Tiles:
     )
 
 
-def _walk(tiles: Tiles, plan: Plan):
-    words, begin = plan.rows.words, plan.rows.begin
-    return Walk(tiles, words.shape[1], plan.columns.full.shape[1]), words, begin[:, -1].max()
+def _walk(tiles: Tiles, visits: Visits):
+    words, begin = visits.words, visits.begin
+    return Walk(tiles, words.shape[1]), words, begin[:, -1].max()
 
 
-def _by_rows(run, plan: Plan, *args):
-    """All rows of the batch at once, or one by one if their plans are too long for a call."""
-    if plan.rows.words.size <= WORDS or len(plan.clock) == 1:
-        return run(plan, *args)
+def _by_rows(run, visits: Visits, *args):
+    """All rows of the batch at once, or one by one if their lists are too long for a call."""
+    if visits.words.size <= WORDS or len(visits.words) == 1:
+        return run(visits, *args)
     one = lambda row: run(*jax.tree.map(lambda x: x[None], row))
-    return jax.tree.map(lambda x: x[:, 0], jax.lax.map(one, (plan, *args)))
+    return jax.tree.map(lambda x: x[:, 0], jax.lax.map(one, (visits, *args)))
 
 
-def _arguments(tiles: Tiles, plan: Plan, q, clock, k, v, start, stop):
+def _arguments(tiles: Tiles, q, clock, k, v, start, stop):
     """The kernels' arguments, padded to whole blocks and lanes; padding of keys is seen by none."""
-    T = plan.rows.full.shape[1] * tiles.block_q
-    S = plan.columns.full.shape[1] * tiles.block_k
+    whole = lambda length, block: -(-length // block) * block
+    T, S = whole(q.shape[1], tiles.block_q), whole(k.shape[1], tiles.block_k)
     clock = jnp.pad(clock, ((0, 0), (0, T - clock.shape[1])), mode="edge")[:, None]
     start, stop = (jnp.pad(x, ((0, 0), (0, S - x.shape[1]))) for x in (start, stop))
     q, k, v = _flat(q, T, tiles.dim), _flat(k, S, tiles.dim), _flat(v, S, tiles.value_dim)

@@ -3,7 +3,7 @@
 Scores are recomputed from the log-sum-exp (Dao et al., arXiv 2205.14135), keys by queries, so that
 a query's numbers lie along the lanes and only one of the five products has a transposed operand.
 The gradient of the queries is summed while their block lasts, those of the keys in fast memory that
-holds all keys of a head: as many as `max_keys` says.
+holds all keys of a head: as many as `max_blocks` says, beyond which they go in stretches.
 """
 
 import functools
@@ -17,33 +17,38 @@ from pallas_kernels.interval_attention.plan import FIRST, FULL, LAST, PARTIAL, m
 from pallas_kernels.interval_attention.tpu_tiles import HIDDEN, LANES, LOG2E, Tiles, Walk
 
 KEY_BYTES = 34 * 2**20  # of fast memory for the gradients of keys and values
+SPAN = KEY_BYTES // (2 * LANES * 8)  # keys whose gradients fit if none is wide, in 16 bits
 
 
-def max_keys(tiles: Tiles, dtype) -> int:
-    """Keys whose gradients fit: sums in float32, and two copies on their way out."""
+def max_blocks(tiles: Tiles, dtype) -> int:
+    """Blocks of keys whose gradients fit: sums in float32, and two copies on their way out."""
     each = (tiles.dim + tiles.value_dim) * (4 + 2 * _out_dtype(tiles, dtype).itemsize)
-    return max(1, KEY_BYTES // each // tiles.block_k) * tiles.block_k
+    return max(1, KEY_BYTES // each // tiles.block_k)
 
 
-def backward(walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, d_lse, *, dtype):
+def backward(
+    walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, d_lse, *, blocks, dtype
+):
     """Gradients of the padded arguments, as in `Walk`; those of the queries in `dtype`.
 
+    `blocks`: a range of the blocks of keys, that the words stay within. Only its keys get
+    gradients, and those of the queries are its part of the sum.
     `lse`, in units of log 2, and `d_lse`: `[B N/heads heads T]`.
     """
     tiles = walk.tiles
-    (B, S, _), groups = k.shape, lse.shape[1]
+    B, groups, keys = k.shape[0], lse.shape[1], len(blocks) * tiles.block_k
     written = _out_dtype(tiles, k.dtype)
-    whole = lambda dim: pl.BlockSpec((None, S, dim), lambda h, b, t, words: (b, 0, h))
+    whole = lambda dim: pl.BlockSpec((None, keys, dim), lambda h, b, t, words: (b, 0, h))
     d_q, d_k, d_v = walk.launch(
         "interval_attention_backward",
-        functools.partial(_kernel, walk),
+        functools.partial(_kernel, walk, blocks.start),
         words,
         steps,
         (q, k, v, clock, bounds, out, d_out, lse, d_lse),
         [
             (q.shape, dtype),
-            ((B, S, groups * tiles.dim), written),
-            ((B, S, groups * tiles.value_dim), written),
+            ((B, keys, groups * tiles.dim), written),
+            ((B, keys, groups * tiles.value_dim), written),
         ],
         in_specs=[
             walk.queries(tiles.dim),
@@ -60,11 +65,11 @@ def backward(walk: Walk, words, steps, q, k, v, clock, bounds, out, d_out, lse, 
         scratch_shapes=[
             ((tiles.heads, tiles.block_q), jnp.float32),
             ((tiles.heads, tiles.dim, tiles.block_q), jnp.float32),
-            ((S, tiles.dim), jnp.float32),
-            ((S, tiles.value_dim), jnp.float32),
+            ((keys, tiles.dim), jnp.float32),
+            ((keys, tiles.value_dim), jnp.float32),
         ],
     )
-    return d_q, _join(tiles, d_k, tiles.dim, k), _join(tiles, d_v, tiles.value_dim, v)
+    return d_q, _join(tiles, d_k, tiles.dim, k.dtype), _join(tiles, d_v, tiles.value_dim, v.dtype)
 
 
 def _out_dtype(tiles: Tiles, dtype):
@@ -72,12 +77,13 @@ def _out_dtype(tiles: Tiles, dtype):
     return jnp.dtype(dtype if tiles.groups == 1 else jnp.float32)
 
 
-def _join(tiles: Tiles, parts: jax.Array, dim: int, like: jax.Array) -> jax.Array:
-    """Adds up what the groups of heads of each key head gave."""
+def _join(tiles: Tiles, parts: jax.Array, dim: int, dtype) -> jax.Array:
+    """Adds up what the groups of heads of each key head gave, `[B S K*groups*dim]`."""
     if tiles.groups == 1:
         return parts
     B, S, _ = parts.shape
-    return parts.reshape(B, S, -1, tiles.groups, dim).sum(3).reshape(like.shape).astype(like.dtype)
+    parts = parts.reshape(B, S, -1, tiles.groups, dim)
+    return parts.sum(3).reshape(B, S, -1).astype(dtype)
 
 
 class _Refs(NamedTuple):
@@ -91,19 +97,20 @@ class _Refs(NamedTuple):
     lse: Any  # [heads block_q]
     d_lse: Any  # [heads block_q]
     d_q: Any  # [block_q heads*H]
-    d_k: Any  # [S H]
-    d_v: Any  # [S V]
+    d_k: Any  # [keys H]
+    d_v: Any  # [keys V]
     slope: Any  # scratch [heads block_q]: the mean of a query's d_p, less its d_lse
     q_sums: Any  # scratch [heads H block_q]
-    k_sums: Any  # scratch [S H]
-    v_sums: Any  # scratch [S V]
+    k_sums: Any  # scratch [keys H]
+    v_sums: Any  # scratch [keys V]
 
 
-def _kernel(walk: Walk, words, *refs):
+def _kernel(walk: Walk, first: int, words, *refs):
     tiles, at = walk.tiles, _Refs(*refs)
     t = pl.program_id(2)
     word = walk.word(words, pl.program_id(1), t)
-    place = pl.ds(pl.multiple_of(minor(word) * tiles.block_k, tiles.block_k), tiles.block_k)
+    low = (minor(word) - first) * tiles.block_k
+    place = pl.ds(pl.multiple_of(low, tiles.block_k), tiles.block_k)
 
     @pl.when(t == 0)
     def _():

@@ -75,7 +75,7 @@ class Walk(NamedTuple):
 
     tiles: Tiles
     capacity: int
-    columns: int  # blocks of keys
+    columns: int = 0  # blocks of keys, for `Tiles.cost`
 
     def word(self, words: Any, b, t):
         """The word of visit `t` of row `b` of the batch."""

@@ -7,14 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.interval_attention import interval_attention, reference
+from pallas_kernels.interval_attention import interval_attention, make_plan, reference
+
+BLOCK = 128  # of the TPU kernels in tests: the smallest, so that short rows have several
 
 by_name = functools.partial(functools.partial, interval_attention, return_lse=True)
+
+
+def tpu_in_blocks(q, k, v, clock, start, stop, **options):
+    plan = make_plan(clock, start, stop, block_q=BLOCK, block_k=BLOCK)
+    attend = by_name(implementation="tpu", plan=plan, **options)
+    return attend(q, k, v, clock, start, stop)
+
+
 REFERENCES = {
     "reference": reference.interval_attention,
     "reference, chunked": functools.partial(reference.interval_attention, chunk=16),
 }
-FLOAT32 = REFERENCES | {"tpu": by_name(implementation="tpu")}
+FLOAT32 = REFERENCES | {"tpu": tpu_in_blocks}
 IMPLEMENTATIONS = FLOAT32 | {"gpu": by_name(implementation="gpu")}
 
 # Kernels are interpreted, which is slow: they take part in a few of the tests.

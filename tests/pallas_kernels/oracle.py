@@ -7,11 +7,13 @@ are part of, and so on. The intervals of the table in docs/kernels.md are derive
 `B` batch, `T` queries, `S` keys, `N` query heads, `K` key heads, `H` head dim, `V` value dim.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
+einsum = functools.partial(np.einsum, optimize=True)  # by matrix products
 WINDOW = 3  # tokens that a key of kind "window" stays visible
 
 
@@ -33,7 +35,7 @@ def attention(q, k, v, mask, d_out, d_lse, *, scale=None, soft_cap=None) -> Outp
     many = lambda x: np.repeat(x, N // K, axis=2)  # one copy of a key head for each query head
     few = lambda x: x.reshape(B, S, K, N // K, -1).sum(3)
     scale = H**-0.5 if scale is None else scale
-    s = scale * np.einsum("btnh,bsnh->bnts", q, many(k))
+    s = scale * einsum("btnh,bsnh->bnts", q, many(k))
     slope = np.full_like(s, scale)
     if soft_cap is not None:
         t = np.tanh(s / soft_cap)
@@ -43,14 +45,14 @@ def attention(q, k, v, mask, d_out, d_lse, *, scale=None, soft_cap=None) -> Outp
     e = np.exp(s - top)
     total = e.sum(-1, keepdims=True)
     p = e / np.maximum(total, 1e-300)  # rows that see nothing stay zero
-    out = np.einsum("bnts,bsnv->btnv", p, many(v))
+    out = einsum("bnts,bsnv->btnv", p, many(v))
     with np.errstate(divide="ignore"):
         lse = np.where(total > 0, top + np.log(total), -np.inf)[..., 0].swapaxes(1, 2)
-    d_p = np.einsum("btnv,bsnv->bnts", d_out, many(v))
+    d_p = einsum("btnv,bsnv->bnts", d_out, many(v))
     d_s = p * (d_p - (p * d_p).sum(-1, keepdims=True) + d_lse.swapaxes(1, 2)[..., None]) * slope
-    dq = np.einsum("bnts,bsnh->btnh", d_s, many(k))
-    dk = few(np.einsum("bnts,btnh->bsnh", d_s, q))
-    return Outputs(out, lse, dq, dk, few(np.einsum("bnts,btnv->bsnv", p, d_out)))
+    dq = einsum("bnts,bsnh->btnh", d_s, many(k))
+    dk = few(einsum("bnts,btnh->bsnh", d_s, q))
+    return Outputs(out, lse, dq, dk, few(einsum("bnts,btnv->bsnv", p, d_out)))
 
 
 class Packing(NamedTuple):
@@ -73,15 +75,16 @@ class Row(NamedTuple):
 KINDS = ("text", "image", "noised", "global", "window")
 NUM_STREAMS = 3
 
-rows = st.builds(
-    Row,
-    st.lists(
-        st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 9)), min_size=1, max_size=4),
-        max_size=5,
-    ),
-    st.fixed_dictionaries({kind: st.integers(0, NUM_STREAMS - 1) for kind in KINDS}),
-    st.lists(st.integers(0, 5), min_size=NUM_STREAMS, max_size=NUM_STREAMS),
-)
+
+def rows(longest: int):
+    """Any row whose spans have up to `longest` tokens."""
+    span = st.tuples(st.sampled_from(KINDS), st.integers(1, longest))
+    return st.builds(
+        Row,
+        st.lists(st.lists(span, min_size=1, max_size=4), max_size=5),
+        st.fixed_dictionaries({kind: st.integers(0, NUM_STREAMS - 1) for kind in KINDS}),
+        st.lists(st.integers(0, 5), min_size=NUM_STREAMS, max_size=NUM_STREAMS),
+    )
 
 
 def pack(batch: list[Row], length: int) -> Packing:
@@ -167,8 +170,26 @@ TYPICAL = (
 )
 
 # A row with all kinds of blocks: full, partial, seen by none, and more than fit into the slots.
-LONG = Row(
+EVERY_BLOCK = Row(
     [[("image", 270)], [("text", 20), ("noised", 30), ("image", 30), ("text", 10)]],
     {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
     [3, 0, 2],
+)
+
+LONG = (
+    Row(
+        [
+            [("text", 30), ("noised", 36), ("image", 36), ("text", 20)],
+            [("text", 1)],
+            [("image", 36), ("text", 24), ("noised", 20)],
+            [("global", 8), ("window", 40)],
+        ],
+        {"text": 0, "image": 1, "noised": 2, "global": 0, "window": 0},
+        [8, 0, 12],
+    ),
+    Row(
+        [[("image", 150), ("text", 60), ("noised", 40)], [("text", 1)], [("window", 30)]],
+        dict.fromkeys(KINDS, 0),
+        [0] * NUM_STREAMS,
+    ),
 )

@@ -15,7 +15,7 @@ from pallas_kernels.interval_attention import gpu, gpu_forward, interval_attenti
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 
-LONG, SHORT = oracle.LONG, oracle.TYPICAL[0]
+LONG, SHORT = oracle.EVERY_BLOCK, oracle.TYPICAL[0]
 
 CASES = {  # rows, length, (N, K, H, V), options
     "grouped heads, ragged": ([LONG], 390, (2, 1, 64, 40), {}),

@@ -44,7 +44,7 @@ def hopper():
 @functools.cache
 def packed():
     """Rows with every kind of block, queries that see no key, and a row of nothing but those."""
-    return oracle.pack([oracle.LONG, *oracle.TYPICAL], LENGTH)
+    return oracle.pack([oracle.EVERY_BLOCK, *oracle.TYPICAL], LENGTH)
 
 
 def attend(qkv, intervals, cotangents, plan=None, **options):

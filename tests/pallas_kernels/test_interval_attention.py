@@ -1,5 +1,7 @@
 """Interval attention: its masks as literal matrices, its interface and its transformations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,30 @@ def test_wrong_shapes_and_unknown_implementations_say_what_is_wrong():
         interval_attention(q[:, :, :3], k, v, clock, start, stop)
     with pytest.raises(ValueError, match=r"'abacus'; choose one of .*'reference'"):
         interval_attention(q, k, v, clock, start, stop, implementation="abacus")
+
+
+REFUSED = {
+    "gpu": ("cuda", "float32", "16-bit numbers and would round float32"),
+    "tpu": ("tpu", "float16", "all in bfloat16 or all in float32, not in float16, float16"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_named_kernel_is_refused_where_it_cannot_run_and_only_there(name):
+    platform, dtype, reason = REFUSED[name]
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 1, 1, 16, 16, dtype)
+
+    def total(implementation, *qkv):
+        return interval_attention(*qkv, *intervals, implementation=implementation).sum()
+
+    def lower(platform, implementation=name, transform=jax.grad):
+        traced = jax.jit(transform(functools.partial(total, implementation))).trace(*qkv)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    lower("cpu")
+    assert "custom_call" not in lower(platform, None)  # the reference
+    batched = lambda f: lambda *qkv: jax.vmap(f)(*(x[None] for x in qkv))
+    for transform in (jax.grad, jax.checkpoint, batched):
+        with pytest.raises(ValueError, match=reason):
+            lower(platform, transform=transform)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pallas_kernels.interval_attention import make_plan
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import (
+    BLOCK,
     each_in_float32,
     each_reference,
     inputs,
@@ -15,6 +17,8 @@ from tests.pallas_kernels.implementations import (
 )
 
 LENGTH = 83  # a prime: no block divides it
+LONG = 307  # also a prime: three blocks of a TPU kernel, the last one ragged
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}  # of TPU kernels; worst seen: 5e-5, 0.013
 
 
 def check(name, packing, qkv, cotangents, tolerance, **options):
@@ -33,6 +37,7 @@ HEADS = {  # N, K, H, V
     "wide values": (2, 1, 32, 40),
     "narrow values": (2, 1, 64, 16),
     "large": (2, 1, 256, 256),
+    "nine to one": (9, 1, 16, 136),
 }
 
 
@@ -44,11 +49,12 @@ def test_every_head_layout(implementation, heads):
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-@each_reference
+@each_in_float32
 def test_scale_and_soft_cap(implementation):
     packing = oracle.pack(oracle.TYPICAL, LENGTH)
     qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["grouped"])
-    check(implementation, packing, qkv, cotangents, 3e-5, scale=0.2, soft_cap=1.5)
+    tolerance = 1e-4 if implementation == "tpu" else 3e-5
+    check(implementation, packing, qkv, cotangents, tolerance, scale=0.2, soft_cap=1.5)
 
 
 @each_reference
@@ -60,7 +66,7 @@ def test_bfloat16_stays_near_float64_and_keeps_its_dtype(implementation):
     check(implementation, packing, qkv, cotangents, 0.06)
 
 
-@each_in_float32
+@each_reference
 def test_queries_of_one_stream_against_keys_of_all(implementation):
     whole = oracle.pack(oracle.TYPICAL, LENGTH)
     some = np.arange(20, 51)
@@ -69,35 +75,21 @@ def test_queries_of_one_stream_against_keys_of_all(implementation):
     check(implementation, packing, qkv, cotangents, 3e-5)
 
 
-def check_random(implementation, batch, seed, tolerance):
-    packing = oracle.pack(batch, LENGTH)
-    qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["one head"], seed=seed)
-    check(implementation, packing, qkv, cotangents, tolerance)
-
-
-random_packings = given(batch=st.tuples(oracle.rows, oracle.rows), seed=st.integers(0, 9))
-
-
 @settings(max_examples=40, deadline=None)
-@random_packings
+@given(batch=st.tuples(*[oracle.rows(9)] * 2), seed=st.integers(0, 9))
 @each_reference
 def test_random_packings(implementation, batch, seed):
-    check_random(implementation, batch, seed, 3e-5)
-
-
-@settings(max_examples=10, deadline=None)
-@random_packings
-def test_random_packings_on_interpreted_tpu_kernels(batch, seed):
-    # Inverses are within 4e-6 (a step of Newton's from bfloat16), and gradients cancel.
-    check_random("tpu", batch, seed, 3e-4)
+    packing = oracle.pack(batch, LENGTH)
+    qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["one head"], seed=seed)
+    check(implementation, packing, qkv, cotangents, 3e-5)
 
 
 @each_in_float32
 def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient(implementation):
-    packing = oracle.pack(oracle.TYPICAL, LENGTH)
+    packing = oracle.pack((oracle.LONG[0], oracle.TYPICAL[1]), LONG)
     blind = ~packing.mask.any(2)
-    assert blind.any() and blind[1].all()
-    qkv, cotangents = inputs(2, LENGTH, LENGTH, *HEADS["grouped"])
+    assert blind[0].any() and blind[1].all()
+    qkv, cotangents = inputs(2, LONG, LONG, *HEADS["grouped"])
     out, lse, dq, dk, dv = run(implementation, qkv, packing[:3], cotangents)
     assert not out[blind].any() and not dq[blind].any()
     assert bool(jnp.all(lse[blind] == -jnp.inf))
@@ -105,13 +97,47 @@ def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient(implementation):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.tuples(oracle.rows))
+@given(st.tuples(oracle.rows(9)))
 @example(oracle.TYPICAL)
 def test_the_intervals_of_the_table_give_the_mask_of_the_rule(batch):
     packing = oracle.pack(batch, LENGTH)
     clock = packing.clock[:, :, None]
     see = (packing.start[:, None] <= clock) & (clock < packing.stop[:, None])
     np.testing.assert_array_equal(see, packing.mask)
+
+
+ON_TPUS = (  # grouped heads below; compiling one takes seconds, so that not all meet
+    ("seven to one", "bfloat16"),
+    ("SigLIP", "bfloat16"),
+    ("SigLIP", "float32"),
+    ("wide values", "bfloat16"),
+    ("narrow values", "float32"),
+    ("large", "float32"),
+    ("nine to one", "bfloat16"),
+)
+
+
+@pytest.mark.parametrize(("heads", "dtype"), ON_TPUS)
+def test_every_head_layout_on_tpu_kernels_that_cross_blocks(heads, dtype):
+    packing = oracle.pack(oracle.LONG, LONG)
+    qkv, cotangents = inputs(2, LONG, LONG, *HEADS[heads], dtype=dtype)
+    check("tpu", packing, qkv, cotangents, TOLERANCES[dtype])
+
+
+@settings(max_examples=6, deadline=None)
+@given(batch=st.tuples(*[oracle.rows(90)] * 2), seed=st.integers(0, 9))
+@example(oracle.LONG, 0)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_random_packings_on_tpu_kernels_that_cross_blocks(dtype, batch, seed):
+    packing = oracle.pack(batch, LONG)
+    qkv, cotangents = inputs(2, LONG, LONG, *HEADS["grouped"], dtype=dtype, seed=seed)
+    check("tpu", packing, qkv, cotangents, TOLERANCES[dtype])
+
+
+def test_the_long_rows_have_every_kind_of_block():
+    plan = make_plan(*oracle.pack(oracle.LONG, LONG)[:3], block_q=BLOCK, block_k=BLOCK)
+    assert plan.rows.full[1].any() and bool((plan.rows.partial[0] > 1).any())
+    assert int(plan.stats.visited.sum()) < 2 * 3 * 3
 
 
 def test_gradients_are_the_slopes_of_the_values():

@@ -14,6 +14,7 @@ from pallas_kernels.interval_attention.plan import (
     FULL,
     LAST,
     MAX_BLOCKS,
+    MINOR,
     PARTIAL,
     RUNS,
     Visits,
@@ -144,6 +145,32 @@ def test_too_little_capacity_is_noticed_in_either_list():
     assert not bool(make(capacity=19).fits)
     np.testing.assert_array_equal(make(capacity=19).rows.words, make().rows.words[:, :19])
     np.testing.assert_array_equal(make(capacity=19).stats.visited, [20, 0])
+
+
+def test_spans_are_rows_of_a_plan_for_their_keys():
+    clock, start, stop = packing("mixed_16k")
+    make = functools.partial(make_plan, block_q=512, block_k=512)
+    plan = make(clock, start, stop, span=12)
+    assert make(clock, start, stop, span=32).spans == ()
+    assert [blocks for blocks, _ in plan.stretches(12)] == [*map(range, (0, 12, 24), (12, 24, 32))]
+    for i, (blocks, visits) in enumerate(plan.stretches(12)):
+        keys = slice(512 * blocks.start, 512 * blocks.stop)
+        rows = make(clock, start[:, keys], stop[:, keys]).rows
+        np.testing.assert_array_equal(visits.words, rows.words + (12 * i << MINOR))
+        jax.tree.map(np.testing.assert_array_equal, visits[1:], rows[1:])
+
+
+def test_stretches_of_a_span_idle_at_its_other_blocks():
+    plan = make_plan(*packing("mixed_16k"), block_q=512, block_k=512, span=12)
+    blocks, visits = [*plan.stretches(8)][1]
+    assert blocks == range(8, 12)
+    ours, whole = visits.words[0], plan.spans[0].words[0]
+    inside = (minor(whole) >= 8) & (minor(whole) < 12)
+    np.testing.assert_array_equal(ours[inside], whole[inside])
+    assert not np.any(ours[~inside] & (PARTIAL | FULL)) and bool(inside.any())
+    np.testing.assert_array_equal(minor(ours)[~inside], 8)
+    for part in (major, lambda words: words & (FIRST | LAST)):
+        np.testing.assert_array_equal(part(ours), part(whole))
 
 
 def test_too_many_blocks_are_refused():
