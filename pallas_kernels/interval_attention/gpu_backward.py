@@ -72,7 +72,7 @@ def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, dq, s):
         row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, jax.lax.axis_index("tile"), options.block_q, tile)
+        block, first = locate(order, row, options.block_q, tile)
         walk = Walk.of(
             Visits(words, begin, partial, full), row, block, options.block_k // size.step
         )
@@ -84,7 +84,7 @@ def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
             zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
             total = walk.run(visit, zeros, size.stages)
             give(total * options.scale, own.first, dq.at[row, where, head])
-            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+            plgpu.wait_smem_to_gmem(0)
 
         def load():
             given, key_head = Side(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
@@ -151,7 +151,7 @@ def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, *rest):
         *outputs, s = rest
         row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, jax.lax.axis_index("tile"), options.block_k, tile)
+        block, first = locate(order, row, options.block_k, tile)
         lists = Visits(words, begin, partial, full)
         walk = Walk.of(lists, row, block, options.block_q // size.step)
 
@@ -168,7 +168,7 @@ def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
                 give(dk * options.scale, own.first, next(targets).at[row, where, head])
             if dv is not None:
                 give(dv, own.second, next(targets).at[row, where, head])
-            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+            plgpu.wait_smem_to_gmem(0)
 
         def load():
             given = Side(q, do, clock, stats)

@@ -24,9 +24,7 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
     Product,
     Walk,
     Warpgroup,
-    drain,
     feed,
-    for_each_job,
     in_roles,
     launch,
     locate,
@@ -40,7 +38,6 @@ from pallas_kernels.interval_attention.plan import Visits
 LOWEST = -1e20  # where maxima start: below every score, and far above that of a hidden key
 MAX_WARPGROUPS = 2
 STAGES = 2  # steps whose keys are in shared memory
-MULTIPROCESSORS = 132  # of a Hopper GPU; each has room for one program
 
 
 class Options(NamedTuple):
@@ -107,34 +104,25 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
     # Registers and shared memory hold a tile of 128 queries and steps of 128 keys, or wider heads.
     warpgroups, step = (MAX_WARPGROUPS, 128) if max(H, V) <= 128 else (1, 64)
     tile = ROWS * warpgroups
-    total = B * (T // tile) * N
-    programs = min(total, MULTIPROCESSORS)
 
     def kernel(words, begin, partial, full, order, q, k, v, clock, ends, out, lse, scratch):
-        def find(job):
-            """Row, head, first query and visits; heads of a block are neighbours."""
-            turn, head = jax.lax.div(job, jnp.int32(N)), jax.lax.rem(job, jnp.int32(N))
-            row, turn = (f(turn, jnp.int32(T // tile)) for f in (jax.lax.div, jax.lax.rem))
-            block, first = locate(order, row, turn, options.block_q, tile)
-            lists = Visits(words, begin, partial, full)
-            return row, head, first, Walk.of(lists, row, block, options.block_k // step)
+        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
+        block, first = locate(order, row, options.block_q, tile)
+        walk = Walk.of(Visits(words, begin, partial, full), row, block, options.block_k // step)
 
-        def compute(index, job, before):
-            row, head, first, walk = find(job)
+        def compute(index):
             queries = pl.ds(first + index * ROWS, ROWS)
             ready = scratch.q_ready.at[index]
             plgpu.copy_gmem_to_smem(q.at[row, queries, head], scratch.q.at[index], ready)
             plgpu.copy_gmem_to_smem(clock.at[row, 0, queries], scratch.clock.at[index], ready)
             plgpu.barrier_wait(ready)
-            _compute(options, scratch, walk, index, V, before)
+            _compute(options, scratch, walk, index, V)
             result = (scratch.q if scratch.out is None else scratch.out).at[index]
             plgpu.copy_smem_to_gmem(result, out.at[row, queries, head])
             plgpu.copy_smem_to_gmem(scratch.lse.at[index], lse.at[row, head, queries])
-            plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-            return before + walk.steps
+            plgpu.wait_smem_to_gmem(0)
 
-        def load(job, before):
-            row, head, _, walk = find(job)
+        def load():
             key_head = jax.lax.div(head, jnp.int32(N // K))
 
             def copy_k(i, slot):
@@ -147,18 +135,9 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
                 keys, ready = pl.ds(walk.part(i) * step, step), scratch.v_ready.at[slot]
                 plgpu.copy_gmem_to_smem(v.at[row, keys, key_head], scratch.v.at[slot], ready)
 
-            supplies = [(scratch.k_free, copy_k), (scratch.v_free, copy_v)]
-            feed(walk.steps, STAGES, supplies, before)
-            return before + walk.steps
+            feed(walk.steps, STAGES, [(scratch.k_free, copy_k), (scratch.v_free, copy_v)])
 
-        def compute_all(index):
-            for_each_job(programs, total, functools.partial(compute, index))
-
-        def load_all():
-            steps = for_each_job(programs, total, load)
-            drain(steps, STAGES, [scratch.k_free, scratch.v_free])
-
-        in_roles(compute_all, load_all, warpgroups)
+        in_roles(compute, load, warpgroups)
 
     return launch(
         kernel,
@@ -166,14 +145,14 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
             jax.ShapeDtypeStruct((B, T, N, V), q.dtype),
             jax.ShapeDtypeStruct((B, N, T), jnp.float32),
         ],
-        {"program": programs},
+        {"head": N, "tile": T // tile, "row": B},
         [_scratch(H, V, step, warpgroups, q.dtype)],
         warpgroups=warpgroups,
         simulated=options.simulated,
     )(*rows, longest_first(rows), q, k, v, clock, ends)
 
 
-def _compute(options: Options, scratch: Scratch, walk: Walk, index, V: int, before) -> None:
+def _compute(options: Options, scratch: Scratch, walk: Walk, index, V: int) -> None:
     """The output and lse of one warpgroup's queries, into shared memory."""
     wg = Warpgroup(options.simulated)
 
@@ -188,7 +167,7 @@ def _compute(options: Options, scratch: Scratch, walk: Walk, index, V: int, befo
     )
     visit = functools.partial(_visit, options, wg, scratch, take_turn, index)
     pl.when(index == 1)(take_turn)
-    carry = walk.run(visit, carry, STAGES, before)
+    carry = walk.run(visit, carry, STAGES)
     pl.when(index == 0)(take_turn)
     sums, top, total = carry
     blind = total == 0

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, drain, feed, shared
+from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, feed, shared
 
 VISITED = 256  # positions of the other side in shared memory, of heads up to 128
 
@@ -108,4 +108,3 @@ def feed_both(s: Scratch, steps, stages: int, supply) -> None:
     first = functools.partial(supply, copy_first, s.first_ready)
     second = functools.partial(supply, copy_second, s.second_ready)
     feed(steps, stages, [(s.first_free, first), (s.second_free, second)])
-    drain(steps, stages, [s.first_free, s.second_free])

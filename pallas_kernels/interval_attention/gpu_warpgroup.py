@@ -141,27 +141,11 @@ class Walk(NamedTuple):
         return jax.lax.fori_loop(self.partial, self.steps, functools.partial(turn, False), carry)
 
 
-def locate(order, row, turn, block_size: int, tile: int):
-    """The block that comes at a turn, and the first position of the turn's tile of it."""
-    per_block = jnp.int32(block_size // tile)
+def locate(order, row, block_size: int, tile: int):
+    """The block that this program works for, and the first position of its tile of the block."""
+    turn, per_block = jax.lax.axis_index("tile"), jnp.int32(block_size // tile)
     block = order[row, jax.lax.div(turn, per_block)]
     return block, block * block_size + jax.lax.rem(turn, per_block) * tile
-
-
-def for_each_job(programs: int, total: int, work: Callable) -> Any:
-    """`before = work(job, before)`, from 0, for the jobs of this program of several.
-
-    Jobs are dealt out forth and back, so that falling lengths add up to the same for all programs.
-    """
-    program = jax.lax.axis_index("program")
-    rounds, rest = divmod(total, programs)
-
-    def place(i):
-        return jax.lax.select(jax.lax.rem(i, 2) == 0, program, programs - 1 - program)
-
-    last = (place(jnp.int32(rounds)) < rest).astype(jnp.int32)
-    turn = lambda i, before: work(i * programs + place(i), before)
-    return jax.lax.fori_loop(jnp.int32(0), rounds + last, turn, jnp.int32(0))
 
 
 def longest_first(visits: Visits) -> jax.Array:
@@ -212,29 +196,19 @@ def in_roles(compute: Callable, load: Callable, warpgroups: int) -> None:
         load()
 
 
-def feed(steps, stages: int, supplies: Sequence[tuple[Any, Callable]], before=0) -> None:
-    """Copies the inputs of every step into its slot as soon as that is free.
+def feed(steps, stages: int, supplies: Sequence[tuple[Any, Callable]]) -> None:
+    """Copies the inputs of every step into its slot as soon as that is free; in the end all are.
 
     `supplies`: pairs of the barriers at which the warpgroups that compute free the slots, and
-    `copy(step, slot)`; `before` steps used the slots.
+    `copy(step, slot)`.
     """
+    used = jnp.minimum(steps, stages)  # slots
 
     def turn(step, carry):
-        slot = jax.lax.rem(before + step, jnp.int32(stages))
+        slot = jax.lax.rem(step, used)
         for free, copy in supplies:
-            pl.when(before + step >= stages)(functools.partial(plgpu.barrier_wait, free.at[slot]))
-            copy(step, slot)
+            pl.when(step >= used)(functools.partial(plgpu.barrier_wait, free.at[slot]))
+            pl.when(step < steps)(functools.partial(copy, step, slot))
         return carry
 
-    jax.lax.fori_loop(0, steps, turn, None)
-
-
-def drain(steps, stages: int, frees: Sequence[Any]) -> None:
-    """Waits until the slots of all steps are free."""
-
-    def turn(step, carry):
-        for free in frees:
-            plgpu.barrier_wait(free.at[jax.lax.rem(step, jnp.int32(stages))])
-        return carry
-
-    jax.lax.fori_loop(jnp.maximum(steps - stages, 0), steps, turn, None)
+    jax.lax.fori_loop(0, steps + used, turn, None)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.interval_attention import gpu, gpu_forward, interval_attention, make_plan
+from pallas_kernels.interval_attention import gpu, interval_attention, make_plan
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 
@@ -36,8 +36,7 @@ SLOW_SIMULATOR = jax.__version_info__ < (0, 11)  # many times slower on the long
 
 
 @pytest.mark.parametrize("case", list(CASES)[SLOW_SIMULATOR:])
-def test_simulated_kernels_match_float64(case, monkeypatch):
-    monkeypatch.setattr(gpu_forward, "MULTIPROCESSORS", 3)  # less than there is to do
+def test_simulated_kernels_match_float64(case):
     rows, length, heads, options = CASES[case]
     packing = oracle.pack(rows, length)
     qkv, cotangents = inputs(len(rows), length, length, *heads)
