@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.interval_attention import dispatch, reference
 from pallas_kernels.interval_attention.dispatch import Plans, make_plans
-from pallas_kernels.interval_attention.plan import Plan, make_plan
+from pallas_kernels.interval_attention.plan import Plan, make_plan, whole_numbers
 
 IMPLEMENTATIONS = ("reference", *dispatch.KERNELS)
 
@@ -48,10 +48,11 @@ def interval_attention(
     also where its chip would refuse (float32 on a GPU). Whether a GPU is a Hopper is asked of this
     machine, so that a program compiled ahead for another one gets the reference.
 
-    Raises ValueError if shapes disagree or the implementation is unknown; and when the program is
-    lowered for a platform, if the named kernel cannot do the call there, with the reason.
+    Raises ValueError if shapes disagree, clocks are no whole numbers or the implementation is
+    unknown; and when the program is lowered, if the named kernel cannot do the call there.
     """
     _check(q, k, v, clock, start, stop, plan)
+    clock, start, stop = whole_numbers(clock=clock, start=start, stop=stop)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if implementation == "reference":
         run = reference.interval_attention

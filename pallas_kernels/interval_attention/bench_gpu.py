@@ -164,6 +164,8 @@ def benchmark(options) -> Iterator[Result]:
                     try:
                         yield measure(implementation, case, heads, way)
                     except Exception as error:  # of a library that is absent, or cannot do it
+                        if implementation == "ours":
+                            raise
                         reason = f"{type(error).__name__}: {error}"[:300]
                         print(f"{implementation}, {case.name}, {heads}, {way}: {reason}")
 

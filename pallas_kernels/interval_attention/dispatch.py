@@ -85,7 +85,9 @@ def _run(call: Call, way: str, *args):
     if (name := call.implementation) is not None:
         platforms = {KERNELS[name][0]: False, "cpu": True}  # whether interpreted
         named = {p: _named(name, way, interpret, call) for p, interpret in platforms.items()}
-        return jax.lax.platform_dependent(*args, **named)
+        reason = f"{name!r} runs on {' and, interpreted, on '.join(platforms)}, not elsewhere"
+        elsewhere = functools.partial(_refused, reason, way, call)
+        return jax.lax.platform_dependent(*args, **named, default=elsewhere)
     best = {
         platform: functools.partial(_kernel, name, way, False, call)
         for name, (platform, kernel) in KERNELS.items()
@@ -102,10 +104,15 @@ def _named(name: str, way: str, interpret: bool, call: Call):
         try:
             return _kernel(name, way, interpret, call, qkv, *rest)
         except ValueError as error:
-            q, *kv = qkv
-            return _reference(way, call, (refused(q, str(error)), *kv), *rest)
+            return _refused(str(error), way, call, qkv, *rest)
 
     return run
+
+
+def _refused(reason: str, way: str, call: Call, qkv, *rest):
+    """Results of the right shapes, in a program that cannot be lowered."""
+    q, *kv = qkv
+    return _reference(way, call, (refused(q, reason), *kv), *rest)
 
 
 def _is_partitioned() -> bool:

@@ -20,6 +20,7 @@ from pallas_kernels.interval_attention.gpu_warpgroup import ROWS
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 
 BLOCK = ROWS * MAX_WARPGROUPS  # queries of one program, and keys that its plan tells apart
+CAPACITY = 1 << 20  # visits of a list: all there can be in a row of 131,072 tokens, 4 MiB
 WIDTH = 64  # head dims are padded to a multiple: a row of shared memory
 MAX_WIDTH = 256
 NEVER = 1e30  # stands for the lse of a query that sees no key: all its probabilities are zero
@@ -29,7 +30,7 @@ MIN_THREADS = 6  # of JAX's pool on a CPU: callers and warpgroups block one each
 
 def default_plan(clock: Array, start: Array, stop: Array) -> Plan:
     """The plan with the blocks that are best on Hopper."""
-    return make_plan(clock, start, stop, block_q=BLOCK, block_k=BLOCK)
+    return make_plan(clock, start, stop, block_q=BLOCK, block_k=BLOCK, capacity=CAPACITY)
 
 
 def obstacle(q, k, v, plan: Plan | None, scale: float, interpret: bool) -> str | None:

@@ -165,8 +165,13 @@ def make_plan(
     `span`: blocks of keys of which a backward pass can sum the gradients at a time, by default all;
     where there are more, the plan has a list along the queries for each so many.
 
-    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis.
+    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis, for sizes below 1, and for
+    clocks that are no whole numbers.
     """
+    clock, start, stop = whole_numbers(clock=clock, start=start, stop=stop)
+    sizes = {"block_q": block_q, "block_k": block_k, "capacity": capacity, "span": span}
+    if wrong := {name: size for name, size in sizes.items() if size is not None and size < 1}:
+        raise ValueError(f"{wrong}: sizes of a plan are at least 1")
     n, m = -(-clock.shape[1] // block_q), -(-start.shape[1] // block_k)
     if max(n, m) >= MAX_BLOCKS:
         raise ValueError(f"{n} x {m} blocks, but an axis has at most {MAX_BLOCKS - 1}")
@@ -180,6 +185,15 @@ def make_plan(
     cuts = [slice(low, low + span) for low in range(0, m, span)] if span < m else []
     spans = tuple(_visits(active[..., c], full[..., c], capacity, c.start) for c in cuts)
     return Plan(rows, columns, spans, clock, start, stop, block_q, block_k, span)
+
+
+def whole_numbers(**arrays: Array) -> tuple[Array, ...]:
+    """The arrays as int32, which kernels count with. Raises ValueError, naming one that is not
+    integer."""
+    for name, x in arrays.items():
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise ValueError(f"{name} counts tokens and must be int32, not {x.dtype}")
+    return tuple(x.astype(jnp.int32) for x in arrays.values())
 
 
 def in_blocks(x: Array, block: int, **pad) -> Array:

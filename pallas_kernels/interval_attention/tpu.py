@@ -38,13 +38,16 @@ def default_plan(clock: Array, start: Array, stop: Array) -> Plan:
 
 def is_best(q, k, v, plan: Plan | None, scale: float) -> bool:
     """Whether a caller who named no implementation gets these kernels on a TPU."""
-    return q.shape[1] >= MIN_QUERIES and _obstacle(q, k, v) is None
+    return q.shape[1] >= MIN_QUERIES and _obstacle(q, k, v, plan, False) is None
 
 
-def _obstacle(q, k, v) -> str | None:
-    """Why a TPU cannot multiply these numbers, or None."""
+def _obstacle(q, k, v, plan: Plan | None, interpret: bool) -> str | None:
+    """Why the kernels cannot do this call, or None."""
+    if plan is not None and (plan.block_q % LANES or plan.block_k % LANES):
+        sizes = f"{plan.block_q} x {plan.block_k}"
+        return f"a TPU needs blocks of multiples of {LANES}, but the plan has {sizes}"
     dtypes = [x.dtype for x in (q, k, v)]
-    if len({*dtypes}) == 1 and {*dtypes} <= DTYPES:
+    if interpret or (len({*dtypes}) == 1 and {*dtypes} <= DTYPES):
         return None
     names = ", ".join(map(str, dtypes))
     return f"a TPU takes q, k and v all in bfloat16 or all in float32, not in {names}"
@@ -90,10 +93,7 @@ def backward(
 
 
 def _tiles(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Tiles:
-    if plan.block_q % LANES or plan.block_k % LANES:
-        sizes = f"{plan.block_q} x {plan.block_k}"
-        raise ValueError(f"a TPU needs blocks of multiples of {LANES}, but the plan has {sizes}")
-    if not interpret and (reason := _obstacle(q, k, v)):
+    if reason := _obstacle(q, k, v, plan, interpret):
         raise ValueError(reason)
     N, H = q.shape[2:]
     shared = N // k.shape[2]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.interval_attention import interval_attention, reference
+from pallas_kernels.interval_attention import interval_attention, make_plan, reference
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import (
     IMPLEMENTATIONS,
@@ -135,6 +135,40 @@ def test_wrong_shapes_and_unknown_implementations_say_what_is_wrong():
         interval_attention(q, k, v, clock, start, stop, implementation="abacus")
 
 
+def test_clocks_of_any_integer_type_count_alike_and_others_are_refused():
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 1, 1, 16, 16)
+    attend = jax.jit(functools.partial(interval_attention, implementation="tpu"))
+    want = attend(*qkv, *intervals)
+    np.testing.assert_array_equal(attend(*qkv, *(x.astype("int16") for x in intervals)), want)
+    with pytest.raises(ValueError, match="clock counts tokens and must be int32, not float32"):
+        interval_attention(*qkv, intervals[0].astype("float32"), *intervals[1:])
+
+
+def test_a_plan_whose_blocks_suit_no_kernel_leaves_the_call_to_the_reference():
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 1, 1, 16, 16)
+    plan = make_plan(*intervals, block_q=64, block_k=64)
+    lowered = jax.jit(interval_attention).trace(*qkv, *intervals, plan=plan)
+    text = lowered.lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" not in text
+
+
+def test_gradients_in_a_shard_map_are_those_of_one_device():
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 2, 1, 16, 16)
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("rows")
+
+    def total(attend, *qkv):
+        return jnp.sum(attend(*qkv, *intervals) ** 2)
+
+    shared = jax.shard_map(interval_attention, mesh=mesh, in_specs=(rows,) * 6, out_specs=rows)
+    grad = lambda attend: jax.jit(jax.grad(functools.partial(total, attend), (0, 1, 2)))(*qkv)
+    for got, want in zip(grad(shared), grad(interval_attention), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
 REFUSED = {
     "gpu": ("cuda", "float32", "16-bit numbers and would round float32"),
     "tpu": ("tpu", "float16", "all in bfloat16 or all in float32, not in float16, float16"),
@@ -156,6 +190,8 @@ def test_a_named_kernel_is_refused_where_it_cannot_run_and_only_there(name):
 
     lower("cpu")
     assert "custom_call" not in lower(platform, None)  # the reference
+    with pytest.raises(ValueError, match=f"'{name}' runs on .* not elsewhere"):
+        lower("rocm")
     batched = lambda f: lambda *qkv: jax.vmap(f)(*(x[None] for x in qkv))
     for transform in (jax.grad, jax.checkpoint, batched):
         with pytest.raises(ValueError, match=reason):

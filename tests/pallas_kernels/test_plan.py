@@ -179,6 +179,13 @@ def test_too_many_blocks_are_refused():
         make_plan(clock, clock, clock, block_q=1, block_k=MAX_BLOCKS)
 
 
+@pytest.mark.parametrize("size", ["block_q", "block_k", "capacity", "span"])
+def test_sizes_below_one_are_named(size):
+    mask = causal(300)
+    with pytest.raises(ValueError, match=f"{{'{size}': 0}}: sizes of a plan are at least 1"):
+        make_plan(*mask, **{"block_q": 128, "block_k": 128, size: 0})
+
+
 def test_is_the_same_under_vmap_scan_and_shard_map():
     rows = [intervals([[(n, "causal"), (40 - n, "full")], [(9, "noise")]], 64) for n in range(1, 9)]
     vectors = [jnp.asarray(np.concatenate(x)) for x in zip(*rows, strict=True)]

@@ -144,8 +144,10 @@ def attend(
 
 def _attend(q, group: Keys, mask: Mask) -> Any:
     over = _over(group.k.shape)
-    run = functools.partial(context.interval_attention, sharding=over) if over else None
-    return (run or interval_attention)(q, *group, *mask[:3], plan=mask.plans, return_lse=True)
+    args = (q, *group, *mask[:3])
+    if over is None:
+        return interval_attention(*args, plan=mask.plans, return_lse=True)
+    return context.interval_attention(*args, sharding=over, plan=mask.plans, return_lse=True)
 
 
 def _over(shape: Sequence[int]) -> context.Sharding | None:
