@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
         },
         "examples": 128,  # of each, to evaluate
         "threads": 1,
+        "workers": 0,
         "prefetch": 2,
         "max_bad_records": 100,
     }

@@ -26,8 +26,9 @@ class Pipeline(Iterator[Batch]):
     trains for ever on the shuffled mixture; a number gives the first so many examples of the
     sources, once, in order. lookahead: examples that wait in each row to be chosen (memory,
     against padding). threads read the examples, `prefetch` batches are made ahead; `workers`
-    processes share the rows (0: this one makes them), for sources that keep Python busy, which then
-    have to pickle. max_bad_records: bad records after which the run stops with a BadRecordsError.
+    processes share the rows of endless input (0: this one makes them), for sources that keep Python
+    busy, which then have to pickle. max_bad_records: bad records after which the run stops with a
+    BadRecordsError.
 
     The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
     of its own rows; `merge_states` joins them, and any process starts from the joined one.
@@ -55,10 +56,10 @@ class Pipeline(Iterator[Batch]):
         max_bad_records: int = 100,
     ):
         check(layout)
-        least = {"threads": (threads, 1), "lookahead": (lookahead, 1), "workers": (workers, 0)}
-        for name, (value, smallest) in least.items():
-            if value < smallest:
-                raise ValueError(f"data.{name}={value} must be at least {smallest}")
+        _check_numbers(threads=(threads, 1), lookahead=(lookahead, 1))
+        _check_numbers(workers=(workers, 0), prefetch=(prefetch, 0))
+        if workers and num_examples is not None:
+            raise ValueError("workers make endless input: leave out num_examples or workers")
         if num_examples is None:
             examples = mixture(sources, weights, seed=seed)
         else:
@@ -125,7 +126,7 @@ class Pipeline(Iterator[Batch]):
         return metrics
 
     def close(self) -> None:
-        """Stops the threads."""
+        """Ends the threads and processes."""
         self._batches.close()
         self._rows.close()
 
@@ -168,6 +169,13 @@ def configured(
         workers=data.get("workers", 0) if split == "train" else 0,
         max_bad_records=data["max_bad_records"],
     )
+
+
+def _check_numbers(**fields: tuple[int, int]) -> None:
+    """Raises ValueError, naming the field of `config.data`, for a value below its least one."""
+    for name, (value, least) in fields.items():
+        if value < least:
+            raise ValueError(f"data.{name}={value} must be at least {least}")
 
 
 def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:

@@ -28,16 +28,18 @@ class ParquetSource(RecordSource):
         self.groups = [group for file in find_files(path, [".parquet"]) for group in _groups(file)]
         self._ends = list(itertools.accumulate(rows for _, _, _, rows in self.groups))
         self.cached_groups = cached_groups
+        self._cache()
 
-    # Both are made at their first use, so that a source can be sent to a process.
+    def _cache(self) -> None:
+        self._group = functools.lru_cache(self.cached_groups)(self._read_group)
+        self._lock = threading.Lock()  # threads that want the same group read it once
 
-    @functools.cached_property
-    def _group(self):
-        return functools.lru_cache(self.cached_groups)(self._read_group)
+    def __getstate__(self) -> dict[str, Any]:  # a process that a source is sent to keeps its own
+        return {k: v for k, v in vars(self).items() if k not in ("_group", "_lock")}
 
-    @functools.cached_property
-    def _lock(self) -> threading.Lock:  # threads that want the same group read it once
-        return threading.Lock()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._cache()
 
     @property
     def num_records(self) -> int:

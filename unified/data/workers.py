@@ -6,7 +6,9 @@ batches are those of one process, and a run can go on with another number of the
 
 import collections
 import multiprocessing
+import pickle
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,8 +27,8 @@ class Workers(Iterator[Packed]):
     """What `make(rows=rows)` would give, endless, made by at most `num` processes.
 
     Each makes `prefetch` batches of its rows ahead. They start at the first batch. Raises what they
-    raise, BadRecordsError when all together have met more than `max_bad_records`, and RuntimeError
-    when one has been killed.
+    raise, ValueError when `make` cannot be sent to them, BadRecordsError when all together have met
+    more than `max_bad_records`, and RuntimeError when one has been killed.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Workers(Iterator[Packed]):
         self._shares = [part.tolist() for part in np.array_split(rows, min(num, len(rows)))]
         self._state: Mapping[str, Any] | None = None
         self._running: list[tuple[Connection, BaseProcess]] = []
+        # Before multiprocessing waits for the processes, which ignore the signal that it sends.
+        Finalize(self, _end, args=(self._running,), exitpriority=1)
 
     def __next__(self) -> Packed:
         if not self._running:
@@ -45,7 +49,8 @@ class Workers(Iterator[Packed]):
         self._state = merge_states(states)
         if len(bad := bad_records(self._state)) > self._max_bad_records:
             raise BadRecordsError(
-                f"{len(bad)} bad records, and max_bad_records is {self._max_bad_records}"
+                f"{len(bad)} bad records, and max_bad_records is {self._max_bad_records}; one is "
+                f"{max(bad)}, and all were logged with their reasons"
             )
         return Packed(
             jax.tree.map(lambda *arrays: np.concatenate(arrays), *(p.batch for p in parts)),
@@ -54,7 +59,8 @@ class Workers(Iterator[Packed]):
         )
 
     def get_state(self) -> dict[str, Any]:
-        """The place in the data after the last batch; as of a `RowIterator` of all rows."""
+        """The place in the data after the last batch; as of a `RowIterator` of all rows, but that a
+        bad record is listed by every process that met it."""
         if self._state is None:
             self._state = self._make(rows=self._rows).get_state()
         return dict(self._state)
@@ -68,27 +74,39 @@ class Workers(Iterator[Packed]):
         _end(self._running)
 
     def _start(self) -> None:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # threads of this process do not survive fork
-        for rows in self._shares:
-            ours, theirs = context.Pipe(duplex=False)
-            args = (theirs, self._make, rows, self._state, self._prefetch)
-            process = context.Process(target=_work, args=args, name=f"rows {rows}", daemon=True)
-            process.start()
-            theirs.close()  # so that the end of the process is the end of the pipe
-            self._running.append((ours, process))
-        Finalize(self, _end, args=(self._running,), exitpriority=1)
+        try:
+            for rows in self._shares:
+                self._running.append(self._spawn(rows))
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            _end(self._running)
+            raise ValueError(
+                f"data.workers={len(self._shares)}: sources and tokenizer must pickle, to be sent "
+                f"to processes: {error}"
+            ) from error
+        except BaseException:
+            _end(self._running)
+            raise
+
+    def _spawn(self, rows: Sequence[int]) -> tuple[Connection, BaseProcess]:
+        context = multiprocessing.get_context("spawn")  # a fork would lack our threads
+        ours, theirs = context.Pipe(duplex=False)
+        args = (theirs, self._make, rows, self._state, self._prefetch)
+        process = context.Process(target=_work, args=args, name=f"rows {rows}", daemon=True)
+        process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        return ours, process
 
     def _receive(self, worker: tuple[Connection, BaseProcess]) -> tuple[Packed, dict[str, Any]]:
         connection, process = worker
         try:
             found = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             process.join()
+            killed = process.exitcode == -signal.SIGKILL
+            why = "killed, perhaps for lack of memory" if killed else "its message is above"
             raise RuntimeError(
                 f"the process that makes {process.name} of the input has ended with exit code "
-                f"{process.exitcode} (-9: killed, perhaps for lack of memory)"
+                f"{process.exitcode} ({why})"
             ) from None
         if isinstance(found, BaseException):
             raise found
@@ -112,13 +130,31 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     jax.config.update("jax_platforms", "cpu")
     try:
-        iterator = make(rows=rows)
-        batches = Prefetch(iterator, prefetch)
+        batches = Prefetch(make(rows=rows), prefetch)
         if state is not None:
             batches.set_state(state)
-        for packed in batches:
-            connection.send((packed, batches.get_state()))
-    except (BrokenPipeError, ConnectionResetError):
-        return
+        while _is_heard(connection, (next(batches), batches.get_state())):
+            pass
     except Exception as error:
-        connection.send(error)
+        _is_heard(connection, _portable(error))
+
+
+def _is_heard(connection: Connection, message: Any) -> bool:
+    """Sends it, if there is still someone who listens."""
+    try:
+        connection.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with a note of where it was raised, or one that says the same and can be sent."""
+    note = f"raised in a process of data.workers:\n{traceback.format_exc()}"
+    error.add_note(note)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(note)
+    return error

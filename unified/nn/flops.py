@@ -9,7 +9,7 @@ from flax import nnx
 from unified.sequence import Tokens
 
 
-@functools.lru_cache(256)  # asked of the same modules at every step, and slow to find out
+@functools.lru_cache(256)  # asked of the same abstract modules at every step, and slow to find out
 def per_token(module: nnx.Module) -> int:
     """Of one token that passes once through every kernel of a module's dense layers."""
     params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
