@@ -16,7 +16,11 @@ from unified.training import config as configs
 def config() -> ConfigDict:
     """The committed config, small enough for a test."""
     config = configs.load("configs/autoencoder.py")
-    config.model.update(encoder_widths=(4, 8), decoder_widths=(4, 8), latent_channels=4)
+    widths = {
+        "encoder_widths": (8, 8),
+        "decoder_widths": (8, 8),
+    }  # two channels in each of 4 groups
+    config.model.update(**widths, latent_channels=4)
     config.data.update(side=32, examples=4)
     config.batch_size = 2
     return config
