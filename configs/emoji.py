@@ -46,8 +46,19 @@ def get_config() -> ConfigDict:
     config.ema = {"decay": 0.995, "warmup": True}
     config.checkpoint = {"every": 200, "keep": 2}
     config.validation = {"every": 200, "batches": 1, "tasks": TASKS}
-    config.drawing = {"steps": 25, "shift": 3.0, "text_scale": 3.0, "image_scale": 1.5}
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
+    config.drawing = {
+        "steps": 25,
+        "shift": 3.0,
+        "text_scale": 3.0,
+        "image_scale": 1.5,
+        "candidates": 1,
+        "read_back": {"generate": "describe the picture"},
+    }
+    config.benchmark = {
+        "module": "unified.evaluation.emoji",
+        "splits": ("validation", "heldout"),
+        "examples_per_task": 24,
+    }
     return config
 
 

@@ -30,7 +30,7 @@ def get_config():
     )
     config.model.vision.update({"embed_dim": 192, "mlp_dim": 512, "num_layers": 4})
 
-    config.drawing.update({"shift": 1.0, "text_scale": 2.0})
+    config.drawing.update({"shift": 1.0, "text_scale": 2.0, "candidates": 8})
 
     config.data.workers = 15
     config.data.threads = 1

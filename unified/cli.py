@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     command = _command(commands, edit, "change a picture as an instruction says")
     command.add_argument("picture", type=Path, help="a picture file")
     command.add_argument("instruction", help="what to change")
-    _add_drawing(command, "edited.png", set(DRAWING))
+    _add_drawing(command, "edited.png", set(DRAWING) - {"candidates"})
     return top
 
 
@@ -126,6 +126,7 @@ DRAWING = {  # type, meaning, and default of a model whose config does not say
         (0.0, 1.0),
     ),
     "renorm": (str, "what keeps guided velocities from growing", "global"),
+    "candidates": (int, "pictures drawn, to keep the one that the model reads best", 1),
 }
 WRITING = {
     "max_tokens": (int, "longest answer", 64),

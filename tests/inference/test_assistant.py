@@ -9,6 +9,7 @@ from flax import nnx
 from unified.data.expand import expand
 from unified.data.packing import assemble
 from unified.inference import Drawing
+from unified.inference.assistant import another
 from unified.inference.context import pack, picture_after
 from unified.sequence import Example, Segment, TextTokens
 
@@ -88,14 +89,13 @@ def test_an_answer_of_a_batch_is_as_if_alone(assistant, options):
 @pytest.mark.slow
 def test_a_picture_of_a_batch_is_as_if_alone(assistant):
     """Though one request has no picture, and one nothing at all."""
-    requests = [[Segment("two red apples")], EDIT, []]
-    together = assistant.draw(requests, seeds=[3, 4, 5])
-    for request, seed, got in zip(requests, (3, 4, 5), together, strict=True):
+    requests, seeds = [[Segment("two red apples")], EDIT, []], [3, 4, 5]
+    *together, other = assistant.draw([*requests, [Segment("a dog")]], seeds=[*seeds, 3])
+    for request, seed, got in zip(requests, seeds, together, strict=True):
         [alone] = assistant.draw([request], seeds=seed)
         assert got.shape == (16, 16, 3)
         assert got.dtype == np.uint8
         assert np.abs(got.astype(int) - alone).max() <= 1
-    [other] = assistant.draw([[Segment("a dog")]], seeds=3)
     assert np.abs(together[0].astype(int) - other).max() > 1  # the prompt matters
 
 
@@ -104,6 +104,38 @@ def test_edit_and_generate_are_requests_to_draw(assistant):
     np.testing.assert_array_equal(edited, assistant.draw([EDIT], seeds=4)[0])
     [drawn] = assistant.generate(["two red apples"], seeds=3)
     np.testing.assert_array_equal(drawn, assistant.draw([[Segment("two red apples")]], seeds=3)[0])
+
+
+def test_a_score_is_the_log_probability_of_the_text_to_be_said(assistant):
+    """As training has it, and though others are in the batch."""
+    said = [[Segment(p), Segment(q), Segment("two", role="target")]
+            for p, q in zip(PICTURES, QUESTIONS, strict=True)]  # fmt: skip
+    scores = assistant.score(said)
+    assert scores[0] == pytest.approx(assistant.score(said[:1])[0], rel=1e-5)
+    hidden, batch = as_in_training(assistant, said[0])
+    lane = batch.lanes["text"]
+    head = jax.jit(lambda params, h: nnx.merge(assistant.program.graph, params).language(h))
+    logits = head(assistant.params, hidden["text"][0, lane.loss_index[0]])
+    chosen = jax.nn.log_softmax(logits)[np.arange(len(logits)), lane.loss_target[0]]
+    assert scores[0] == pytest.approx(float((chosen * lane.loss_weight[0]).sum()), rel=1e-5)
+    assert assistant.score([said[0][:2]]) == [0.0]  # nothing is to be said
+
+
+def test_the_candidate_is_kept_that_reads_most_like_its_prompt(assistant):
+    prompts, question = ["two red apples", "a dog"], "describe the picture"
+    kept = assistant.generate(prompts, seeds=[3, 4], candidates=2, read_back={"generate": question})
+    seeds = [another(seed, k) for seed in (3, 4) for k in range(2)]
+    assert seeds[::2] == [3, 4] and len(set(seeds)) == 4
+    many = [prompt for prompt in prompts for _ in range(2)]
+    tries = assistant.generate(many, seeds=seeds)
+    said = [Segment(prompt, role="target") for prompt in many]
+    read = [[Segment(x), Segment(question), y] for x, y in zip(tries, said, strict=True)]
+    best = np.reshape(assistant.score(read), (2, 2)).argmax(1)
+    for i, picture in enumerate(kept):
+        np.testing.assert_array_equal(picture, tries[2 * i + best[i]])
+    elsewhere = {"candidates": 2, "read_back": {"layout": question}}  # not of this task
+    for one, same in zip(assistant.generate(many, seeds=seeds, **elsewhere), tries, strict=True):
+        np.testing.assert_array_equal(one, same)
 
 
 def test_more_requests_than_rows_come_in_order(assistant):
@@ -131,5 +163,7 @@ def test_impossible_requests_are_refused(assistant):
             assistant.generate(["a dog"], seeds=seeds)
     with pytest.raises(ValueError, match="no lane for view 'audio'"):
         assistant.draw([[Segment(PICTURES[0], views=("audio",))]])
+    with pytest.raises(ValueError, match="candidates=0 must be at least 1"):
+        assistant.generate(["a dog"], candidates=0)
     with pytest.raises(ValueError, match="interval"):
         Drawing(interval=(0.9, 0.1))

@@ -101,6 +101,7 @@ jax.jit(lambda x: x + 1)(1.0)
 def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
     def run(cache):
         env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+        del env["JAX_COMPILATION_CACHE_DIR"]  # that of the tests
         command = [sys.executable, "-W", "error", "-c", COMPILE]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         return done.stdout.strip(), done.stderr

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,8 +15,13 @@ class Drawing:
     """`steps` points of time (one Euler step fewer), `shift` moves them towards noise.
 
     `text_scale` and `image_scale` guide towards the text and the pictures of a request (1: not at
-    all) at times within `interval`, `renorm` as in `Guidance`. Raises ValueError, naming the field
-    that is wrong.
+    all) at times within `interval`, `renorm` as in `Guidance`.
+
+    Of `candidates` pictures the one is kept that the model itself reads best: asked the question
+    that `read_back` has for the task, it must find the text of the request a likely answer (as
+    DALL-E ranks by another model, CLIP). Tasks without a question have one candidate.
+
+    Raises ValueError, naming the field that is wrong.
     """
 
     steps: int = 30
@@ -26,18 +31,21 @@ class Drawing:
     interval: tuple[float, float] = (0.0, 1.0)
     renorm: Renorm = "global"
     renorm_min: float = 0.0
+    candidates: int = 1
+    read_back: Mapping[str, str] = dataclasses.field(default_factory=dict)  # task -> question
 
     def __post_init__(self):
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"interval must lie in [0, 1], low end first; got {self.interval}")
-        if self.steps < 2:
-            raise ValueError(f"steps={self.steps} must be at least 2")
+        for name, least in (("steps", 2), ("candidates", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift={self.shift} must be a positive number")
         for name in ("text_scale", "image_scale"):
-            if not math.isfinite(value := getattr(self, name)):
-                raise ValueError(f"{name}={value} must be a finite number")
+            if not math.isfinite(number := getattr(self, name)):
+                raise ValueError(f"{name}={number} must be a finite number")
         if not 0 <= self.renorm_min <= 1:
             raise ValueError(f"renorm_min={self.renorm_min} must be from 0 to 1")
         self.guidance([])

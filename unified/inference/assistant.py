@@ -126,6 +126,8 @@ class Assistant:
         """
         requests = list(requests)
         how = dataclasses.replace(self.drawing, **drawing)
+        if how.candidates > 1 and task in how.read_back:
+            return self._draw_best(requests, seeds, task, how)
         lanes = [self._canvas(request, task) for request in requests]
         drawn: dict[int, np.ndarray] = {}
         each = _seeds(seeds, len(requests))
@@ -138,6 +140,15 @@ class Assistant:
             )
             drawn.update(zip(chosen, pictures, strict=True))
         return [drawn[i] for i in range(len(requests))]
+
+    def score(self, requests: Iterable[Request], *, task: str = "vqa") -> list[float]:
+        """Log-probabilities of the texts of each request that are targets, in nats."""
+
+        def scores(rows: list[Request], seeds: np.ndarray) -> list[float]:
+            batch = pack(rows, self.layout, self.tokenizer.encode, task).batch
+            return jax.device_get(engine.score(self.program, self.params, batch)).tolist()
+
+        return self._in_batches(scores, list(requests), 0)
 
     def reconstruct(self, pictures: Sequence[Picture], *, task: str = "") -> list[np.ndarray]:
         """Pictures through the autoencoder and back, at the size of their lane, uint8 `[H W 3]`."""
@@ -171,6 +182,23 @@ class Assistant:
         spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
         args = (contexts, block, seeds, guidance)
         return list(jax.device_get(engine.draw(self.program, self.params, *args, **spacing)))
+
+    def _draw_best(self, requests: list[Request], seeds, task: str, how: Drawing) -> list:
+        """Of the candidates for each request, the one from which its text is read most surely.
+
+        The first candidate is the picture that would be the only one.
+        """
+        n, question = how.candidates, how.read_back[task]
+        each = _seeds(seeds, len(requests))
+        many = [request for request in requests for _ in range(n)]
+        tries = [another(seed, k) for seed in each for k in range(n)]
+        pictures = self.draw(many, seeds=tries, task=task, **{**vars(how), "candidates": 1})
+        read = [
+            [*self._question((picture, question)), *_to_be_said(request)]
+            for picture, request in zip(pictures, many, strict=True)
+        ]
+        best = np.reshape(self.score(read), (-1, n)).argmax(1)
+        return [pictures[n * i + k] for i, k in enumerate(best)]
 
     def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
         """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.
@@ -231,6 +259,17 @@ def read_picture(picture: Picture) -> np.ndarray:
                 f"{os.fspath(picture)!r} is not a readable picture: {error}"
             ) from error
     return to_rgb(picture)
+
+
+def _to_be_said(request: Request) -> list[Segment]:
+    """The last text of a request, as what is to be predicted."""
+    texts = [segment for segment in request if segment.modality == "text"]
+    return [dataclasses.replace(text, role="target") for text in texts[-1:]]
+
+
+def another(seed: int, k: int) -> int:
+    """The seed of candidate k; the first has that of the request."""
+    return int(np.random.SeedSequence((seed, k)).generate_state(1)[0] >> 1) if k else int(seed)
 
 
 def _seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unified.data.expand import Encode, Spans, expand
+from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.packing import assemble
 from unified.sequence import (
     Array,
@@ -45,10 +45,11 @@ class Contexts:
 def pack(requests: Sequence[Request], layout: Layout, encode: Encode, task: str = "") -> Contexts:
     """Contexts of requests, each a row and a document that stays open.
 
-    A lane that no request uses is absent, but for text. Raises ValueError if no lane takes a view;
-    logs a warning where a request is longer than any example that the model was trained on.
+    A lane that no request uses is absent, but for text, whose targets are its losses. Raises
+    ValueError if no lane takes a view; logs a warning where a request is longer than any example
+    that the model was trained on.
     """
-    roomy = _budget(layout, dict.fromkeys((lane.name for lane in layout.lanes), UNLIMITED))
+    roomy = _budget(layout, dict.fromkeys(budgets(layout), UNLIMITED))
     spans = [expand(Example(tuple(r), task, "request"), roomy, encode) for r in requests]
     used = {lane.name: max(_count(s, lane.name) for s in spans) for lane in layout.lanes}
     _warn_of_length(used, layout)
@@ -56,6 +57,9 @@ def pack(requests: Sequence[Request], layout: Layout, encode: Encode, task: str 
         lane.name: used[lane.name] if isinstance(lane, LatentLane) else _round_up(used[lane.name])
         for lane in layout.lanes
     }
+    for lane in layout.lanes:
+        if isinstance(lane, TextLane):
+            rounded[f"{lane.name}_losses"] = _round_up(max(_targets(s, lane.name) for s in spans))
     text = next(lane.name for lane in layout.lanes if isinstance(lane, TextLane))
     rounded[text] = max(rounded[text], SLOTS_STEP)
     tight = _budget(layout, rounded)
@@ -108,6 +112,11 @@ def _count(spans: Spans, lane: str) -> int:
     return len(part.valid if isinstance(part, LatentTokens) else part.tokens.clock)
 
 
+def _targets(spans: Spans, lane: str) -> int:
+    part = spans.lanes.get(lane)
+    return 0 if part is None else len(part.loss_index)  # type: ignore[union-attr]
+
+
 def _warn_of_length(used: Mapping[str, int], layout: Layout) -> None:
     for lane in layout.lanes:
         if isinstance(lane, LatentLane):
@@ -127,13 +136,14 @@ def _round_up(n: int) -> int:
 
 
 def _budget(layout: Layout, sizes: Mapping[str, int]) -> Layout:
-    """The layout with these budgets (counts of latent lanes), without text losses; others 0."""
+    """The layout with these budgets (slots, pictures of latent lanes, losses); others are 0."""
 
     def resize(lane):
         n = sizes.get(lane.name, 0)
         if isinstance(lane, LatentLane):
             return dataclasses.replace(lane, count=n)
-        losses = {"losses": 0} if isinstance(lane, TextLane) else {}
-        return dataclasses.replace(lane, budget=n, **losses)
+        if isinstance(lane, TextLane):
+            return dataclasses.replace(lane, budget=n, losses=sizes.get(f"{lane.name}_losses", 0))
+        return dataclasses.replace(lane, budget=n)
 
     return dataclasses.replace(layout, lanes=tuple(map(resize, layout.lanes)))

@@ -1,7 +1,7 @@
-"""The compiled programs: read contexts, write text, draw latents, show pixels.
+"""The compiled programs: read contexts, judge and write text, draw latents, show pixels.
 
-A recipe gives `tokenizer`, `drawing`, `prefill`, `decode_text` and `velocity`; its model
-`cfg.layout`, `cfg.latent_dim`, `encode` and `decode`. Each program is compiled once for each
+A recipe gives `tokenizer`, `drawing`, `prefill`, `score_text`, `decode_text` and `velocity`; its
+model `cfg.layout`, `cfg.latent_dim`, `encode` and `decode`. Each program is compiled once for each
 shape, and shared by all models of one graph.
 """
 
@@ -31,7 +31,7 @@ class Program:
     graph: nnx.GraphDef
 
     def __post_init__(self):
-        needed = ("tokenizer", "drawing", "prefill", "decode_text", "velocity")
+        needed = ("tokenizer", "drawing", "prefill", "score_text", "decode_text", "velocity")
         if missing := [name for name in needed if not hasattr(self.recipe, name)]:
             raise ValueError(
                 f"models of {self.recipe.__name__} neither answer nor draw: it has no "
@@ -73,6 +73,12 @@ def draw(
     return _show(
         program, params, _draw(program, params, cache, block, seeds, times, guidance, lane), lane
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def score(program: Program, params, batch: Batch) -> jax.Array:
+    """Log-probability of the texts to be said in each row, given all before them: `[B]`."""
+    return program.recipe.score_text(nnx.merge(program.graph, params), batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

@@ -31,6 +31,7 @@ MAPS = (
     "layout.lanes",
     "layout.read_as",
     "model.backbone.streams",
+    "drawing.read_back",
     "benchmark.sources",
     "benchmark.sources.*.*",
 )

@@ -9,4 +9,4 @@ from unified.recipes.ar_flow.config import ARFlowConfig, check, drawing, parse, 
 from unified.recipes.ar_flow.flops import flops
 from unified.recipes.ar_flow.model import ARFlow
 from unified.recipes.ar_flow.recipe import build, counts, evaluate, inputs, loss
-from unified.recipes.ar_flow.sampling import decode_text, prefill, velocity
+from unified.recipes.ar_flow.sampling import decode_text, prefill, score_text, velocity

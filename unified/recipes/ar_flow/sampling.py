@@ -1,4 +1,5 @@
-"""What generation needs of the model: read a context, say the next token, predict a velocity.
+"""What generation needs of the model: read a context, judge a text, say the next token, predict a
+velocity.
 
 `B` rows (requests, then their guidance contexts), `T` tokens, `P` numbers of a latent token.
 """
@@ -10,23 +11,47 @@ import jax
 import jax.numpy as jnp
 
 from unified.backbone import Cache
+from unified.processes import autoregressive
 from unified.recipes.ar_flow.model import ARFlow
-from unified.sequence import Batch, LatentTokens, Tokens
+from unified.sequence import Batch, LatentTokens, TextTokens, Tokens
 
 
 def prefill(model: ARFlow, batch: Batch, room: Mapping[str, int]) -> Cache:
     """The keys of a context, all of it clean, with `room[stream]` free slots behind them."""
-    latents, times = {}, {}
-    for name, lane in batch.lanes.items():
-        if isinstance(lane, LatentTokens):
-            latents[name] = model.encode(lane.pixels)
-            times[name] = jnp.zeros(lane.noised.shape)
-    x, tokens, time = model.streams(batch, latents, times)
+    x, tokens, time = _read(model, batch)
     keys: Any = model.backbone(x, tokens, time=time, return_keys=True)[1]
     rows = next(iter(x.values())).shape[0]
     slots = {s: x_s.shape[1] + room.get(s, 0) for s, x_s in x.items()}
     cache = Cache.empty(model.cfg.backbone, rows, slots, jnp.dtype(model.cfg.dtype))
     return cache.append(keys, tokens, 0, time)
+
+
+def score_text(model: ARFlow, batch: Batch) -> jax.Array:
+    """Log-probability [B] of the texts of each row that are to be predicted, in nats. All pictures
+    are clean."""
+    x, tokens, time = _read(model, batch)
+    hidden = model.lanes(model.backbone(x, tokens, time=time)[0], batch)
+    total = jnp.zeros(len(next(iter(x.values()))))
+    for name, lane in batch.lanes.items():
+        if isinstance(lane, TextTokens):
+            predicting = jnp.take_along_axis(hidden[name], lane.loss_index[..., None], axis=1)
+            flat = predicting.reshape(-1, predicting.shape[-1])
+            chunk = model.cfg.logits_chunk
+            scores = autoregressive.score(
+                model.language, flat, lane.loss_target.ravel(), chunk=chunk
+            )
+            total += (scores.reshape(lane.loss_weight.shape) * lane.loss_weight).sum(1)
+    return total
+
+
+def _read(model: ARFlow, batch: Batch) -> Any:
+    """The embeddings of a batch without noise, their tokens and times, by stream."""
+    latents, times = {}, {}
+    for name, lane in batch.lanes.items():
+        if isinstance(lane, LatentTokens):
+            latents[name] = model.encode(lane.pixels)
+            times[name] = jnp.zeros(lane.noised.shape)
+    return model.streams(batch, latents, times)
 
 
 def decode_text(
