@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the programs and the toy recipe
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for the programs and the toy recipe
 
 PLATFORM = os.environ.get("UNIFIED_TEST_PLATFORM", "cpu")
 os.environ["JAX_PLATFORMS"] = PLATFORM
@@ -22,3 +23,7 @@ if PLATFORM == "cpu":
     names = [flag.partition("=")[0] for flag in given]
     missing = [flag for flag in wanted if flag.partition("=")[0] not in names]
     os.environ["XLA_FLAGS"] = " ".join(given + missing)
+
+# Compiled programs are kept: for other workers, the next run, and another Python of the same JAX.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")

@@ -118,15 +118,14 @@ def test_a_killed_run_of_the_default_recipe_resumes_to_the_bit(start, tmp_path):
     """Muon, averages, and rows that hold examples back: all of it is in the checkpoint."""
     small = ("--config", "tests/recipes/small_config.py", "--config.log_every=1")
     slow, broken = "--config.data.train.emoji.delay=0.05", tmp_path / "broken"
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}  # compiled once
-    finish(start(tmp_path / "whole", *small, **cache))
-    process = start(broken, *small, slow, **cache)
+    finish(start(tmp_path / "whole", *small))
+    process = start(broken, *small, slow)
     while not (broken / "checkpoints" / "4").exists():  # it is renamed when it is complete
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert "goes on after step" in finish(start(broken, *small, **cache))
+    assert "goes on after step" in finish(start(broken, *small))
     names = ("loss", "text", "flow", "grad_norm", "learning_rate", "input/fill")
     want = losses(tmp_path / "whole", names)
     assert list(want) == list(range(1, 19))
