@@ -54,11 +54,7 @@ def get_config() -> ConfigDict:
         "candidates": 1,
         "read_back": {"generate": "describe the picture"},
     }
-    config.benchmark = {
-        "module": "unified.evaluation.emoji",
-        "splits": ("validation", "heldout"),
-        "examples_per_task": 24,
-    }
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
     return config
 
 

@@ -10,20 +10,34 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the programs and the toy recipe
 
+import pytest  # noqa: E402
+
+from tests import xla  # noqa: E402
+
 PLATFORM = os.environ.get("UNIFIED_TEST_PLATFORM", "cpu")
 os.environ["JAX_PLATFORMS"] = PLATFORM
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the suite is parallel already
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers on one GPU
 if PLATFORM == "cpu":
-    wanted = (
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # tests compile more than they compute: 3x faster
-    )
     given = os.environ.get("XLA_FLAGS", "").split()
     names = [flag.partition("=")[0] for flag in given]
-    missing = [flag for flag in wanted if flag.partition("=")[0] not in names]
+    missing = [f"{name}={value}" for name, value in xla.flags(8).items() if name not in names]
     os.environ["XLA_FLAGS"] = " ".join(given + missing)
 
-# Compiled programs are kept: for other workers, the next run, and another Python of the same JAX.
+# Where compiled programs are kept, and that none is but where `keep_compiled` says so.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "inf"
+
+
+@pytest.fixture
+def keep_compiled():
+    """Keeps what the test compiles: for other workers, and other Pythons with the same JAX.
+
+    Only for programs on one device: those of several, once kept, can wait for one another for ever
+    (jaxlib 0.12, CPU).
+    """
+    import jax
+
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))

@@ -9,6 +9,8 @@ import pytest
 
 from unified.backbone import Cache
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 # Text, a picture with its marks, then text; the second row is shorter and filled up.
 ROWS = [
     [[("text", "uuu"), ("clean", "uggu"), ("text", "uuuu")]],

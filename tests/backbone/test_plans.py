@@ -12,6 +12,8 @@ from flax import nnx
 from pallas_kernels.interval_attention import interval_attention
 from unified.nn import attention
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 
 def params(model):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 
 def allowed(query, key, clock_q, clock_k):
     """The rule in words, for tokens (document, span, kind) at their clocks."""

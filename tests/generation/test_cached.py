@@ -16,6 +16,8 @@ from unified.processes import rectified_flow
 from unified.processes.autoregressive import GREEDY, Sampling
 from unified.sequence import Tokens
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 V, D, BEGIN, MARKS, END = 13, 16, 0, (1, 2), 5
 SLOTS, STEPS = 7, 10  # of the context; of decoded text
 CONTEXTS = ([3, 4, 6, 7, 8, 9, 3], [10], [11, 12, 4, 4])  # three lengths

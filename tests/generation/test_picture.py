@@ -9,6 +9,8 @@ from unified.generation.guidance import Guidance
 from unified.generation.picture import draw_noise, generate_picture
 from unified.processes import rectified_flow
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 TARGETS = jnp.array([2.0, -1.0, 0.5])  # of the conditional row and the two dropped ones
 
 

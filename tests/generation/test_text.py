@@ -10,6 +10,8 @@ import pytest
 from unified.generation.text import OPEN, generate_text
 from unified.processes.autoregressive import GREEDY, Sampling
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 V, END = 12, 9
 
 

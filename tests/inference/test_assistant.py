@@ -13,6 +13,8 @@ from unified.inference.assistant import another
 from unified.inference.context import pack, picture_after
 from unified.sequence import Example, Segment, TextTokens
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3)]
 QUESTIONS = ["how many?", "what colour is the apple that is left of the dog?", "is it"]

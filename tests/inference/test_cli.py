@@ -14,6 +14,8 @@ from unified.generation.drawing import Drawing
 from unified.inference import Assistant
 from unified.interop.release import load_config, resolve, save
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 AUTOENCODER = "unified/checkpoints/autoencoder"
 
 
@@ -102,6 +104,7 @@ def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
     def run(cache):
         env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
         del env["JAX_COMPILATION_CACHE_DIR"]  # that of the tests
+        del env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
         command = [sys.executable, "-W", "error", "-c", COMPILE]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         return done.stdout.strip(), done.stderr

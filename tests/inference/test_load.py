@@ -12,6 +12,8 @@ from unified.inference.assistant import read_picture
 from unified.training.checkpoint import Checkpoints
 from unified.training.step import TrainState
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 PAIR = (np.arange(768, dtype=np.uint8).reshape(16, 16, 3), "how many?")
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.pallas_kernels.implementations import every_implementation, visible
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 HERE = Path(__file__).parent
 CASES = json.loads((HERE / "bagel_masks.json").read_text())
 CASES.pop("source")

@@ -15,6 +15,8 @@ from pallas_kernels.interval_attention import gpu, interval_attention, make_plan
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 LONG, SHORT = oracle.EVERY_BLOCK, oracle.TYPICAL[0]
 
 CASES = {  # rows, length, (N, K, H, V), options

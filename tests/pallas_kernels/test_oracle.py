@@ -16,6 +16,8 @@ from tests.pallas_kernels.implementations import (
     run,
 )
 
+pytestmark = pytest.mark.usefixtures("keep_compiled")
+
 LENGTH = 83  # a prime: no block divides it
 LONG = 307  # also a prime: three blocks of a TPU kernel, the last one ragged
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}  # of TPU kernels; worst seen: 5e-5, 0.013

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import train
+from tests import xla
 from unified.interop import model as models
 from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
@@ -29,6 +30,8 @@ RUN = ("--config", "tests/training/toy_config.py", "--config.total_steps=18",
        "--config.checkpoint.every=4", "--config.log_every=3", "--config.checkpoint.best=",
        "--config.validation.every=0")  # fmt: skip
 
+# As `keep_compiled`: by a process on one device, for the others.
+KEPT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 TOY = ("loss", "text", "size", "text/first", "grad_norm", "learning_rate")
 
 
@@ -38,12 +41,11 @@ def start():
     started = []
 
     def begin(workdir: Path, *args: str, devices: int = 1, **env: str) -> subprocess.Popen:
-        flags = "--xla_backend_optimization_level=0"
-        flags += f" --xla_force_host_platform_device_count={devices}"
+        kept = KEPT if devices == 1 else {}
         process = subprocess.Popen(
             [sys.executable, "train.py", *RUN, "--workdir", str(workdir), *args],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": flags, **env},
+            env={**os.environ, "XLA_FLAGS": xla.line(devices), **kept, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
