@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 14  # rows
     config.total_steps = 400
-    config.max_minutes = 5.5  # on a slower machine: fewer steps
+    config.max_minutes = 4.0  # on a slower machine: fewer steps
     config.loss_weights = {"text": 1.0, "flow": 3.0}
     config.optimizer = {
         "name": "muon",
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         "candidates": 1,
         "read_back": {"generate": "describe the picture"},
     }
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 24}
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 16}
     return config
 
 
