@@ -11,7 +11,7 @@ A twentieth of the records, the first ones and one at least, is held out for val
 All else is that of `configs/emoji.py`, a run of minutes that starts from nothing but the
 autoencoder. Say how long to train, and fit the rows to your data:
 
-- `--config.max_minutes=0 --config.total_steps=20000`: no limit of time (else 5.5 minutes) and more
+- `--config.max_minutes=0 --config.total_steps=20000`: no limit of time (else 4 minutes) and more
   steps (else 400).
 - A row holds 256 tokens of text, of them 192 predicted, and 3 pictures to draw. Texts that are
   longer are bad records; where all are short, captions say, most of the row is padding (see
