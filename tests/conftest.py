@@ -38,6 +38,6 @@ def keep_compiled():
     """
     import jax
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", xla.SHORT)
     yield
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))

@@ -1,6 +1,9 @@
-"""Flags of XLA for tests, which compile more than they compute."""
+"""How tests have XLA compile, as they compile more than they compute."""
 
 from importlib.metadata import version
+
+SHORT = 0.05  # seconds of compiling that are not worth keeping
+KEPT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(SHORT)}  # by a process on one device
 
 
 def flags(devices: int) -> dict[str, str]:

@@ -40,7 +40,8 @@ def test_in_colab_the_first_cell_clones_and_installs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", xla.line(devices=1))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")  # and so kept
+    for name, value in xla.KEPT.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("QUICKSTART_STEPS", "2")
     monkeypatch.setenv("QUICKSTART_SAMPLES", "1")
     monkeypatch.setenv("QUICKSTART_WORKDIR", str(tmp_path / "run"))

@@ -30,8 +30,6 @@ RUN = ("--config", "tests/training/toy_config.py", "--config.total_steps=18",
        "--config.checkpoint.every=4", "--config.log_every=3", "--config.checkpoint.best=",
        "--config.validation.every=0")  # fmt: skip
 
-# As `keep_compiled`: by a process on one device, for the others.
-KEPT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 TOY = ("loss", "text", "size", "text/first", "grad_norm", "learning_rate")
 
 
@@ -41,7 +39,7 @@ def start():
     started = []
 
     def begin(workdir: Path, *args: str, devices: int = 1, **env: str) -> subprocess.Popen:
-        kept = KEPT if devices == 1 else {}
+        kept = xla.KEPT if devices == 1 else {}
         process = subprocess.Popen(
             [sys.executable, "train.py", *RUN, "--workdir", str(workdir), *args],
             cwd=ROOT,
