@@ -16,11 +16,11 @@ from jax import Array
 
 from pallas_kernels.interval_attention import gpu_backward, gpu_forward
 from pallas_kernels.interval_attention.gpu_forward import MAX_WARPGROUPS, Options
-from pallas_kernels.interval_attention.gpu_warpgroup import ROWS
+from pallas_kernels.interval_attention.gpu_warpgroup import PIECE, ROWS
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 
-BLOCK = ROWS * MAX_WARPGROUPS  # queries of one program, and keys that its plan tells apart
-CAPACITY = 1 << 20  # visits of a list: all there can be in a row of 131,072 tokens, 4 MiB
+TILE = ROWS * MAX_WARPGROUPS  # queries, or keys, that a program works for at a time
+CAPACITY = 1 << 21  # visits of a list: all there can be in a row of 131,072 tokens, 8 MiB
 WIDTH = 64  # head dims are padded to a multiple: a row of shared memory
 MAX_WIDTH = 256
 NEVER = 1e30  # stands for the lse of a query that sees no key: all its probabilities are zero
@@ -30,7 +30,8 @@ MIN_THREADS = 6  # of JAX's pool on a CPU: callers and warpgroups block one each
 
 def default_plan(clock: Array, start: Array, stop: Array) -> Plan:
     """The plan with the blocks that are best on Hopper."""
-    return make_plan(clock, start, stop, block_q=BLOCK, block_k=BLOCK, capacity=CAPACITY)
+    blocks = {"block_q": TILE, "block_k": PIECE, "block_columns": TILE}
+    return make_plan(clock, start, stop, **blocks, capacity=CAPACITY)
 
 
 def obstacle(q, k, v, plan: Plan | None, scale: float, interpret: bool) -> str | None:
@@ -44,9 +45,11 @@ def obstacle(q, k, v, plan: Plan | None, scale: float, interpret: bool) -> str |
         return f"the scale must be positive, not {scale}"
     if max(q.shape[-1], v.shape[-1]) > MAX_WIDTH:
         return f"head dims {q.shape[-1]} and {v.shape[-1]} are more than {MAX_WIDTH}"
-    if plan is not None and (plan.block_q % BLOCK or plan.block_k % BLOCK):
-        sizes = f"{plan.block_q} x {plan.block_k}"
-        return f"a GPU needs blocks of multiples of {BLOCK}, but the plan has {sizes}"
+    if plan is not None and any(n % TILE for n in (plan.block_q, plan.block_columns)):
+        sizes = f"{plan.block_q} x {plan.block_columns}"
+        return f"a GPU needs blocks of multiples of {TILE}, but the plan has {sizes}"
+    if plan is not None and plan.block_k % PIECE:
+        return f"a GPU needs blocks of multiples of {PIECE} keys, but the plan has {plan.block_k}"
     threads = max(os.cpu_count() or 1, jax.device_count())
     if interpret and threads < MIN_THREADS:
         return (
@@ -66,6 +69,14 @@ def _is_hopper() -> bool:
         return all(device.compute_capability == CAPABILITY for device in jax.devices("cuda"))
     except RuntimeError:  # no such platform
         return False
+
+
+def _multiprocessors() -> int:
+    """Of this machine's GPUs; where there are none, of an H100 or H200."""
+    try:
+        return min(device.core_count for device in jax.devices("cuda"))
+    except RuntimeError:  # no such platform
+        return 132
 
 
 def forward(q, k, v, clock, start, stop, plan: Plan, *, scale, soft_cap, interpret):
@@ -117,15 +128,18 @@ def _jitted(kernels):
 def _options(q, k, v, plan: Plan, scale, soft_cap, interpret) -> Options:
     if reason := obstacle(q, k, v, plan, scale, interpret):
         raise ValueError(reason)
-    return Options(scale, soft_cap, plan.block_q, plan.block_k, interpret)
+    blocks = plan.block_q, plan.block_k, plan.block_columns
+    return Options(scale, soft_cap, *blocks, _multiprocessors(), interpret)
 
 
 def _arguments(q, k, v, clock, start, stop, plan: Plan) -> tuple[Array, Array, Array, Array, Array]:
-    """The kernels' arguments, padded to whole blocks; padding of keys is seen by none."""
-    q, k, v = _whole(q, plan.block_q), _whole(k, plan.block_k), _whole(v, plan.block_k)
+    """The kernels' arguments, padded to whole blocks; padding of keys is seen by none, and `ends`
+    have a piece of it beyond the keys.
+    """
+    q, k, v = _whole(q, plan.block_q), _whole(k, plan.block_columns), _whole(v, plan.block_columns)
     clock = jnp.pad(clock, ((0, 0), (0, q.shape[1] - clock.shape[1])), mode="edge")
     ends = jnp.stack([start, stop], 1)
-    ends = jnp.pad(ends, ((0, 0), (0, 0), (0, k.shape[1] - ends.shape[2])))
+    ends = jnp.pad(ends, ((0, 0), (0, 0), (0, k.shape[1] + PIECE - ends.shape[2])))
     return q, k, v, clock[:, None], ends
 
 

@@ -21,6 +21,7 @@ from pallas_kernels.interval_attention.gpu_sides import (
     Side,
     Size,
     at,
+    drain_both,
     feed_both,
     give,
     scratch_of,
@@ -32,20 +33,21 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
     PER_ROW,
     ROWS,
     Product,
-    Walk,
+    Tiles,
     Warpgroup,
+    div,
     in_roles,
     launch,
-    locate,
-    longest_first,
     per_column,
     per_row,
+    rem,
 )
 from pallas_kernels.interval_attention.plan import Visits
 
 # Positions that a step of each kernel visits, of heads up to 128. With 128 the products are larger
 # (dq of causal 16k: 4.6 ms on an H100, not 4.9), but dk and dv at once spill (12.0 ms, not 6.4).
 KEYS, QUERIES = 128, 64
+JOBS = 4  # of dk and dv, for each multiprocessor: with fewer, some would have one more than others
 MAX_SUMS = 256  # columns of dk and dv that a kernel may sum up at once, in registers
 
 
@@ -68,43 +70,53 @@ def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
     """dq `[B T N H]`."""
     (B, T, N, H), K, V = queries.first.shape, keys.first.shape[2], keys.second.shape[3]
     size = Size.of(H, V, KEYS)
-    tile = ROWS * size.warpgroups
+    sizes = ROWS * size.warpgroups, options.block_q, keys.first, options.block_k, size.step
+    tiles = Tiles.of(queries.first, N, *sizes, options.programs)
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, dq, s):
-        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, options.block_q, tile)
-        walk = Walk.of(
-            Visits(words, begin, partial, full), row, block, options.block_k // size.step
-        )
+        lists = Visits(words, begin, partial, full, order)
 
         def compute(index):
-            where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
-            take(Side(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
-            visit = functools.partial(_visit_keys, options, s, own)
-            zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
-            total = walk.run(visit, zeros, size.stages)
-            give(total * options.scale, own.first, dq.at[row, where, head])
+            own = at(s.own, index)
+
+            def work(turn, job, before):
+                row, head, first, walk = tiles.find(job, lists)
+                where = pl.ds(first + index * ROWS, ROWS)
+                take(Side(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
+                visit = functools.partial(_visit_keys, options, s, own)
+                zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
+                total = walk.run(visit, zeros, size.stages, before)
+                give(total * options.scale, own.first, dq.at[row, where, head])
+                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                return before + walk.steps
+
+            tiles.for_each(work, jnp.int32(0))
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            given, key_head = Side(k, v, ends), jax.lax.div(head, jnp.int32(N // K))
+            def work(turn, job, before):
+                row, head, _, walk = tiles.find(job, lists)
 
-            def supply(copy, ready, i, slot):
-                where, other = pl.ds(walk.part(i) * size.step, size.step), at(s.other, slot)
-                copy(given, other, row, key_head, where, ready.at[slot])
+                def supply(copy, ready, step, slot):
+                    for piece in walk.pieces(step):
+                        other = at(s.other, slot)
+                        copy(Side(k, v, ends), other, row, div(head, N // K), piece, ready.at[slot])
 
-            feed_both(s, walk.steps, size.stages, supply)
+                feed_both(s, walk.steps, size.stages, supply, before)
+                return before + walk.steps
+
+            drain_both(s, tiles.for_each(work, jnp.int32(0)), size.stages)
 
         in_roles(compute, load, size.warpgroups)
 
     return launch(
         kernel,
         jax.ShapeDtypeStruct((B, T, N, H), queries.first.dtype),
-        {"head": N, "tile": T // tile, "row": B},
+        tiles.programs,
         [scratch_of(queries, keys, size)],
         warpgroups=size.warpgroups,
         simulated=options.simulated,
-    )(*rows, longest_first(rows), *queries, *keys[:3])
+    )(*rows, *queries, *keys[:3])
 
 
 def _visit_keys(options: Options, s: Scratch, own: Side, slot, dq, masked: bool):
@@ -144,53 +156,61 @@ def _slopes(options: Options, soft, p, d_p, less):
 def _keys(options: Options, queries: Side, keys: Side, columns: Visits, wanted):
     """dk `[B S K H]` and dv `[B S K V]`, those that are `wanted`."""
     (B, S, K, H), N, V = keys.first.shape, queries.first.shape[2], keys.second.shape[3]
-    size = Size.of(H, V, QUERIES)
-    tile, G = ROWS * size.warpgroups, N // K
+    size, G = Size.of(H, V, QUERIES), N // K
+    parts = min(G, -(-JOBS * options.programs // (B * K * S // (ROWS * size.warpgroups))))
+    sizes = ROWS * size.warpgroups, options.block_columns, queries.first, options.block_q, size.step
+    tiles = Tiles.of(keys.first, K * parts, *sizes, programs=None)  # too few to be dealt out evenly
     widths = [n * want for n, want in zip((H, V), wanted, strict=True)]
 
     def kernel(words, begin, partial, full, order, q, do, clock, stats, k, v, ends, *rest):
         *outputs, s = rest
-        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, options.block_k, tile)
-        lists = Visits(words, begin, partial, full)
-        walk = Walk.of(lists, row, block, options.block_q // size.step)
+        lists = Visits(words, begin, partial, full, order)
+        row, part, first, walk = tiles.find(jax.lax.axis_index("program"), lists)
+        key_head, part_of_head = div(part, parts), rem(part, parts)
+        first_head, last_head = (div((part_of_head + i) * G, parts) for i in (0, 1))
+        heads = last_head - first_head
 
         def compute(index):
             where, own = pl.ds(first + index * ROWS, ROWS), at(s.own, index)
-            take(Side(k, v, ends), own, row, head, where, s.own_ready.at[index])
+            take(Side(k, v, ends), own, row, key_head, where, s.own_ready.at[index])
             visit = functools.partial(_visit_queries, options, s, own)
             of_head = lambda g, totals: walk.run(visit, totals, size.stages, before=g * walk.steps)
             zeros = lambda width: Warpgroup(options.simulated).full((ROWS, width), 0, MATRIX)
             totals = Gradients(*(zeros(n) if n else None for n in widths))
-            dk, dv = jax.lax.fori_loop(0, G, of_head, totals)
+            dk, dv = jax.lax.fori_loop(0, heads, of_head, totals)
             targets = iter(outputs)
             if dk is not None:
-                give(dk * options.scale, own.first, next(targets).at[row, where, head])
+                give(dk * options.scale, own.first, next(targets).at[row, where, part])
             if dv is not None:
-                give(dv, own.second, next(targets).at[row, where, head])
+                give(dv, own.second, next(targets).at[row, where, part])
             plgpu.wait_smem_to_gmem(0)
 
         def load():
             given = Side(q, do, clock, stats)
 
             def supply(copy, ready, i, slot):
-                g, j = jax.lax.div(i, walk.steps), jax.lax.rem(i, walk.steps)
-                where, other = pl.ds(walk.part(j) * size.step, size.step), at(s.other, slot)
-                copy(given, other, row, head * G + g, where, ready.at[slot])
+                g, step = jax.lax.div(i, walk.steps), jax.lax.rem(i, walk.steps)
+                head = key_head * G + first_head + g
+                for piece in walk.pieces(step):
+                    copy(given, at(s.other, slot), row, head, piece, ready.at[slot])
 
-            feed_both(s, G * walk.steps, size.stages, supply)
+            feed_both(s, heads * walk.steps, size.stages, supply)
+            drain_both(s, heads * walk.steps, size.stages)
 
         in_roles(compute, load, size.warpgroups)
 
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in keys[:2]]
-    return launch(
+    shapes = [jax.ShapeDtypeStruct((B, S, K * parts, n), keys.first.dtype) for n in widths if n]
+    results = launch(
         kernel,
-        [shape for shape, want in zip(shapes, wanted, strict=True) if want],
-        {"head": K, "tile": S // tile, "row": B},
+        shapes,
+        tiles.programs,
         [scratch_of(keys, queries, size)],
         warpgroups=size.warpgroups,
         simulated=options.simulated,
-    )(*columns, longest_first(columns), *queries, *keys[:3])
+    )(*columns, *queries, *keys[:3])
+    if parts == 1:
+        return results
+    return [jnp.sum(x.reshape(B, S, K, parts, -1), 3, jnp.float32).astype(x.dtype) for x in results]
 
 
 class Gradients(NamedTuple):

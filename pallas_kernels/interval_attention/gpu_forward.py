@@ -20,17 +20,20 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
     MATRIX,
     PER_COLUMN,
     PER_ROW,
+    PIECE,
     ROWS,
     Product,
+    Tiles,
     Walk,
     Warpgroup,
+    div,
+    drain,
     feed,
     in_roles,
     launch,
-    locate,
-    longest_first,
     per_column,
     per_row,
+    rem,
     shared,
 )
 from pallas_kernels.interval_attention.plan import Visits
@@ -47,6 +50,8 @@ class Options(NamedTuple):
     soft_cap: float | None
     block_q: int
     block_k: int
+    block_columns: int
+    programs: int  # at a time: each has a multiprocessor of its own
     simulated: bool
 
     @property
@@ -63,10 +68,10 @@ class Options(NamedTuple):
 class Scratch(NamedTuple):
     """Shared memory, and the barriers by which its parts change hands."""
 
-    q: Any  # [warpgroups ROWS H]
-    out: Any  # [warpgroups ROWS V], or None: then it takes the place of q
-    clock: Any  # [warpgroups ROWS]
-    lse: Any  # [warpgroups ROWS]
+    q: Any  # [tiles warpgroups ROWS H]
+    out: Any  # [tiles warpgroups ROWS V], or None: then it takes the place of q
+    clock: Any  # [tiles warpgroups ROWS]
+    lse: Any  # [tiles warpgroups ROWS]
     k: Any  # [stages step H]
     v: Any  # [stages step V]
     ends: Any  # [stages 2 step]
@@ -75,69 +80,111 @@ class Scratch(NamedTuple):
     v_ready: Any
     k_free: Any
     v_free: Any
+    q_free: Any
     turn: Any  # at the tensor cores
 
 
-def _scratch(H: int, V: int, step: int, warpgroups: int, dtype) -> Scratch:
+class Size(NamedTuple):
+    """How the kernel is cut up, by what registers and shared memory (227 KiB) hold."""
+
+    warpgroups: int  # that compute, for `ROWS` queries each
+    step: int  # keys that are visited together
+    tiles: int  # whose queries are in shared memory: the one that is worked at, and the next
+
+    @classmethod
+    def of(cls, H: int, V: int) -> "Size":
+        return cls(MAX_WARPGROUPS, 128, 2) if max(H, V) <= 128 else cls(1, 64, 1)
+
+
+def _scratch(H: int, V: int, size: Size, dtype) -> Scratch:
+    warpgroups, step, tiles = size
+    pieces, own = step // PIECE, (tiles, warpgroups, ROWS)
     return Scratch(
-        q=shared(warpgroups, ROWS, H, dtype=dtype),
-        out=None if H == V else shared(warpgroups, ROWS, V, dtype=dtype),
-        clock=shared(warpgroups, ROWS, dtype=jnp.int32),
-        lse=shared(warpgroups, ROWS, dtype=jnp.float32),
+        q=shared(*own, H, dtype=dtype),
+        out=None if H == V else shared(*own, V, dtype=dtype),
+        clock=shared(*own, dtype=jnp.int32),
+        lse=shared(*own, dtype=jnp.float32),
         k=shared(STAGES, step, H, dtype=dtype),
         v=shared(STAGES, step, V, dtype=dtype),
         ends=shared(STAGES, 2, step, dtype=jnp.int32),
-        q_ready=plgpu.Barrier(num_arrivals=2, num_barriers=warpgroups),
-        k_ready=plgpu.Barrier(num_arrivals=2, num_barriers=STAGES),
-        v_ready=plgpu.Barrier(num_barriers=STAGES),
+        q_ready=plgpu.Barrier(num_arrivals=2 * warpgroups, num_barriers=tiles),
+        k_ready=plgpu.Barrier(num_arrivals=3 * pieces, num_barriers=STAGES),
+        v_ready=plgpu.Barrier(num_arrivals=pieces, num_barriers=STAGES),
         k_free=plgpu.Barrier(num_arrivals=warpgroups, num_barriers=STAGES),
         v_free=plgpu.Barrier(num_arrivals=warpgroups, num_barriers=STAGES),
+        q_free=plgpu.Barrier(num_arrivals=warpgroups, num_barriers=tiles),
         turn=plgpu.Barrier(num_arrivals=warpgroups),
     )
 
 
 def forward(options: Options, q, k, v, clock, ends, rows: Visits):
-    """`q [B T N H]`, `k [B S K H]`, `v [B S K V]`, `clock [B 1 T]`, `ends [B 2 S]`, padded to
-    whole blocks. Returns the output `[B T N V]` and the log-sum-exp `[B N T]` (float32).
+    """`q [B T N H]`, `k [B S K H]`, `v [B S K V]`, `clock [B 1 T]`, `ends [B 2 S+PIECE]`, padded to
+    whole blocks, `ends` also with a piece that nobody sees. Returns the output `[B T N V]` and the
+    log-sum-exp `[B N T]` (float32).
     """
     (B, T, N, H), K, V = q.shape, k.shape[2], v.shape[3]
-    # Registers and shared memory hold a tile of 128 queries and steps of 128 keys, or wider heads.
-    warpgroups, step = (MAX_WARPGROUPS, 128) if max(H, V) <= 128 else (1, 64)
-    tile = ROWS * warpgroups
+    size = Size.of(H, V)
+    sizes = ROWS * size.warpgroups, options.block_q, k, options.block_k, size.step
+    tiles = Tiles.of(q, N, *sizes, options.programs)
 
     def kernel(words, begin, partial, full, order, q, k, v, clock, ends, out, lse, scratch):
-        row, head = jax.lax.axis_index("row"), jax.lax.axis_index("head")
-        block, first = locate(order, row, options.block_q, tile)
-        walk = Walk.of(Visits(words, begin, partial, full), row, block, options.block_k // step)
+        lists = Visits(words, begin, partial, full, order)
 
         def compute(index):
-            queries = pl.ds(first + index * ROWS, ROWS)
-            ready = scratch.q_ready.at[index]
-            plgpu.copy_gmem_to_smem(q.at[row, queries, head], scratch.q.at[index], ready)
-            plgpu.copy_gmem_to_smem(clock.at[row, 0, queries], scratch.clock.at[index], ready)
-            plgpu.barrier_wait(ready)
-            _compute(options, scratch, walk, index, V)
-            result = (scratch.q if scratch.out is None else scratch.out).at[index]
-            plgpu.copy_smem_to_gmem(result, out.at[row, queries, head])
-            plgpu.copy_smem_to_gmem(scratch.lse.at[index], lse.at[row, head, queries])
+            def work(turn, job, before):
+                row, head, first, walk = tiles.find(job, lists)
+                queries = pl.ds(first + index * ROWS, ROWS)
+                slot = rem(turn, size.tiles)
+                plgpu.barrier_wait(scratch.q_ready.at[slot])
+                own = Own.of(scratch, slot, index)
+                _compute(options, scratch, own, walk, index, V, before)
+                plgpu.copy_smem_to_gmem(own.out, out.at[row, queries, head])
+                plgpu.copy_smem_to_gmem(own.lse, lse.at[row, head, queries])
+                later = size.tiles - 1  # tiles whose results may still be in shared memory
+                plgpu.wait_smem_to_gmem(2 * later, wait_read_only=True)
+                free = scratch.q_free.at[rem(turn + 1, size.tiles)]
+                pl.when(turn >= later)(functools.partial(plgpu.barrier_arrive, free))
+                return before + walk.steps
+
+            tiles.for_each(work, jnp.int32(0))
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            key_head = jax.lax.div(head, jnp.int32(N // K))
+            def work(turn, job, before):
+                row, head, first, walk = tiles.find(job, lists)
+                slot = rem(turn, size.tiles)
+                free = functools.partial(plgpu.barrier_wait, scratch.q_free.at[slot])
+                pl.when(turn >= size.tiles)(free)
+                for index in range(size.warpgroups):
+                    own, ready = Own.of(scratch, slot, index), scratch.q_ready.at[slot]
+                    queries = pl.ds(first + index * ROWS, ROWS)
+                    plgpu.copy_gmem_to_smem(q.at[row, queries, head], own.q, ready)
+                    plgpu.copy_gmem_to_smem(clock.at[row, 0, queries], own.clock, ready)
+                key_head = div(head, N // K)
 
-            def copy_k(i, slot):
-                keys, ready = pl.ds(walk.part(i) * step, step), scratch.k_ready.at[slot]
-                plgpu.copy_gmem_to_smem(k.at[row, keys, key_head], scratch.k.at[slot], ready)
-                to = scratch.ends.at[slot]
-                plgpu.copy_gmem_to_smem(ends.at[row, :, keys], to, ready)
+                def copy_k(step, slot):
+                    ready = scratch.k_ready.at[slot]
+                    for piece in walk.pieces(step):
+                        to = scratch.k.at[slot, piece.place]
+                        plgpu.copy_gmem_to_smem(k.at[row, piece.where, key_head], to, ready)
+                        for i in (0, 1):
+                            to = scratch.ends.at[slot, i, piece.place]
+                            plgpu.copy_gmem_to_smem(ends.at[row, i, piece.known], to, ready)
 
-            def copy_v(i, slot):
-                keys, ready = pl.ds(walk.part(i) * step, step), scratch.v_ready.at[slot]
-                plgpu.copy_gmem_to_smem(v.at[row, keys, key_head], scratch.v.at[slot], ready)
+                def copy_v(step, slot):
+                    ready = scratch.v_ready.at[slot]
+                    for piece in walk.pieces(step):
+                        to = scratch.v.at[slot, piece.place]
+                        plgpu.copy_gmem_to_smem(v.at[row, piece.where, key_head], to, ready)
 
-            feed(walk.steps, STAGES, [(scratch.k_free, copy_k), (scratch.v_free, copy_v)])
+                supplies = [(scratch.k_free, copy_k), (scratch.v_free, copy_v)]
+                feed(walk.steps, STAGES, supplies, before)
+                return before + walk.steps
 
-        in_roles(compute, load, warpgroups)
+            steps = tiles.for_each(work, jnp.int32(0))
+            drain(steps, STAGES, [scratch.k_free, scratch.v_free])
+
+        in_roles(compute, load, size.warpgroups)
 
     return launch(
         kernel,
@@ -145,14 +192,31 @@ def forward(options: Options, q, k, v, clock, ends, rows: Visits):
             jax.ShapeDtypeStruct((B, T, N, V), q.dtype),
             jax.ShapeDtypeStruct((B, N, T), jnp.float32),
         ],
-        {"head": N, "tile": T // tile, "row": B},
-        [_scratch(H, V, step, warpgroups, q.dtype)],
-        warpgroups=warpgroups,
+        tiles.programs,
+        [_scratch(H, V, size, q.dtype)],
+        warpgroups=size.warpgroups,
         simulated=options.simulated,
-    )(*rows, longest_first(rows), q, k, v, clock, ends)
+    )(*rows, q, k, v, clock, ends)
 
 
-def _compute(options: Options, scratch: Scratch, walk: Walk, index, V: int) -> None:
+class Own(NamedTuple):
+    """What a warpgroup has of a tile, in shared memory."""
+
+    q: Any
+    out: Any
+    clock: Any
+    lse: Any
+
+    @classmethod
+    def of(cls, scratch: Scratch, slot, index) -> "Own":
+        out = scratch.q if scratch.out is None else scratch.out
+        refs = scratch.q, out, scratch.clock, scratch.lse
+        return cls(*(ref.at[slot, index] for ref in refs))
+
+
+def _compute(
+    options: Options, scratch: Scratch, own: Own, walk: Walk, index, V: int, before
+) -> None:
     """The output and lse of one warpgroup's queries, into shared memory."""
     wg = Warpgroup(options.simulated)
 
@@ -165,31 +229,29 @@ def _compute(options: Options, scratch: Scratch, walk: Walk, index, V: int) -> N
         wg.full((ROWS,), LOWEST, PER_ROW),
         wg.full((ROWS,), 0, PER_ROW),
     )
-    visit = functools.partial(_visit, options, wg, scratch, take_turn, index)
+    visit = functools.partial(_visit, options, wg, scratch, own, take_turn)
     pl.when(index == 1)(take_turn)
-    carry = walk.run(visit, carry, STAGES)
+    carry = walk.run(visit, carry, STAGES, before)
     pl.when(index == 0)(take_turn)
     sums, top, total = carry
     blind = total == 0
     share = jax.lax.select(blind, jnp.zeros_like(total), 1 / total)
-    lse = top * math.log(2) + jnp.log(total)  # -inf where the total is zero
-    result = (scratch.q if scratch.out is None else scratch.out).at[index]
-    result[...] = (sums * per_row(share, sums.shape)).astype(scratch.k.dtype)
-    scratch.lse.at[index][...] = lse
+    own.out[...] = (sums * per_row(share, sums.shape)).astype(scratch.k.dtype)
+    own.lse[...] = top * math.log(2) + jnp.log(total)  # -inf where the total is zero
     plgpu.commit_smem()
 
 
 def _visit(
-    options: Options, wg: Warpgroup, scratch: Scratch, take_turn, index, slot, carry, masked
+    options: Options, wg: Warpgroup, scratch: Scratch, own: Own, take_turn, slot, carry, masked
 ):
     """One step of keys. `carry`: weighted sums of values, maximum of scores (log 2), total."""
     sums, top, total = carry
     plgpu.barrier_wait(scratch.k_ready.at[slot])
-    product = Product(scratch.q.at[index], scratch.k.at[slot], transposed=True)
+    product = Product(own.q, scratch.k.at[slot], transposed=True)
     [scores] = wg.products([product], meanwhile=take_turn)
     scores = options.soften(scores)
     if masked:
-        clock = per_row(wg.load(scratch.clock.at[index], PER_ROW), scores.shape)
+        clock = per_row(wg.load(own.clock, PER_ROW), scores.shape)
         ends = (wg.load(scratch.ends.at[slot, j], PER_COLUMN) for j in (0, 1))
         visible = see(clock, *(per_column(end, scores.shape) for end in ends))
         scores = jax.lax.select(visible, scores, jnp.full_like(scores, -jnp.inf))

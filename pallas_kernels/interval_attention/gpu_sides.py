@@ -8,11 +8,11 @@ A warpgroup works for its own queries and visits keys, or the other way round.
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, feed, shared
+from pallas_kernels.interval_attention.gpu_warpgroup import PIECE, ROWS, Piece, drain, feed, shared
 
 VISITED = 256  # positions of the other side in shared memory, of heads up to 128
 
@@ -60,35 +60,43 @@ def scratch_of(own: Side, other: Side, size: Size) -> Scratch:
             first, second, ranks, shared(n, 2, length, dtype=jnp.float32) if has_stats else None
         )
 
-    stages = size.stages
+    def vectors(given: Side) -> int:
+        return given.ranks.shape[1] + (0 if given.stats is None else 2)
+
+    stages, pieces = size.stages, size.step // PIECE
     free = plgpu.Barrier(num_arrivals=size.warpgroups, num_barriers=stages)
-    copies = lambda given: len(jax.tree.leaves(given))
     return Scratch(
         own=side(own, size.warpgroups, ROWS),
         other=side(other, stages, size.step),
-        own_ready=plgpu.Barrier(num_arrivals=copies(own), num_barriers=size.warpgroups),
-        first_ready=plgpu.Barrier(num_arrivals=copies(other) - 1, num_barriers=stages),
-        second_ready=plgpu.Barrier(num_barriers=stages),
+        own_ready=plgpu.Barrier(num_arrivals=2 + vectors(own), num_barriers=size.warpgroups),
+        first_ready=plgpu.Barrier(num_arrivals=(1 + vectors(other)) * pieces, num_barriers=stages),
+        second_ready=plgpu.Barrier(num_arrivals=pieces, num_barriers=stages),
         first_free=free,
         second_free=free,
     )
 
 
-def copy_first(given: Side, to: Side, row, head, where, ready) -> None:
+def copy_first(given: Side, to: Side, row, head, piece: Piece, ready) -> None:
     """Into shared memory: all but the second array, which has barriers of its own."""
-    plgpu.copy_gmem_to_smem(given.first.at[row, where, head], to.first, ready)
-    plgpu.copy_gmem_to_smem(given.ranks.at[row, :, where], to.ranks, ready)
+    copy = functools.partial(plgpu.copy_gmem_to_smem, barrier=ready)
+    copy(given.first.at[row, piece.where, head], to.first.at[piece.place])
+    for i in range(to.ranks.shape[0]):
+        copy(given.ranks.at[row, i, piece.known], to.ranks.at[i, piece.place])
     if given.stats is not None:
-        plgpu.copy_gmem_to_smem(given.stats.at[row, head, :, where], to.stats, ready)
+        for i in range(to.stats.shape[0]):
+            copy(given.stats.at[row, head, i, piece.where], to.stats.at[i, piece.place])
 
 
-def copy_second(given: Side, to: Side, row, head, where, ready) -> None:
-    plgpu.copy_gmem_to_smem(given.second.at[row, where, head], to.second, ready)
+def copy_second(given: Side, to: Side, row, head, piece: Piece, ready) -> None:
+    source = given.second.at[row, piece.where, head]
+    plgpu.copy_gmem_to_smem(source, to.second.at[piece.place], ready)
 
 
 def take(given: Side, to: Side, row, head, where, ready) -> None:
-    copy_first(given, to, row, head, where, ready)
-    copy_second(given, to, row, head, where, ready)
+    """What a warpgroup works for."""
+    piece = Piece(pl.ds(0, ROWS), where, where)
+    copy_first(given, to, row, head, piece, ready)
+    copy_second(given, to, row, head, piece, ready)
     plgpu.barrier_wait(ready)
 
 
@@ -103,8 +111,12 @@ def give(values, to, target) -> None:
     plgpu.copy_smem_to_gmem(to, target)
 
 
-def feed_both(s: Scratch, steps, stages: int, supply) -> None:
+def feed_both(s: Scratch, steps, stages: int, supply, before=0) -> None:
     """Feeds both arrays of the other side; `supply(copy, ready, step, slot)`."""
     first = functools.partial(supply, copy_first, s.first_ready)
     second = functools.partial(supply, copy_second, s.second_ready)
-    feed(steps, stages, [(s.first_free, first), (s.second_free, second)])
+    feed(steps, stages, [(s.first_free, first), (s.second_free, second)], before)
+
+
+def drain_both(s: Scratch, steps, stages: int) -> None:
+    drain(steps, stages, [s.first_free, s.second_free])

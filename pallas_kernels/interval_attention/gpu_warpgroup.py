@@ -7,11 +7,12 @@ layouts; there a product is a plain dot of what the references hold.
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -21,6 +22,7 @@ MATRIX = plgpu.Layout.WGMMA
 PER_ROW, PER_COLUMN = MATRIX.reduce(1), MATRIX.reduce(0)  # one value for each row, each column
 
 ROWS = 64  # of a product: what one warpgroup computes
+PIECE = 64  # positions of the other axis that are fetched together
 SWIZZLE = 128  # bytes; a row of shared memory holds a multiple of them
 REGISTERS = 240, 24  # of a thread that computes, that loads
 
@@ -108,53 +110,140 @@ def per_column(x, shape):
     return jax.lax.broadcast_in_dim(x, shape, (1,))
 
 
+class Piece(NamedTuple):
+    """Some positions that are fetched for a step of a walk, as slices."""
+
+    place: Any  # in the step
+    where: Any  # on the axis that is visited
+    known: Any  # the same, or beyond the end of the axis where the step has no such piece
+
+
 class Walk(NamedTuple):
-    """The visits of one block of a list, in steps: equal parts of a block of the other axis."""
+    """The visits of one block of a list, in steps of one or more pieces of the other axis.
+
+    The pieces of a step need not be neighbours. If the last step would not be full, the first one
+    is not, which evaluates the mask anyhow.
+    """
 
     words: Any  # [B C], a reference
     row: jax.Array
     begin: jax.Array  # of the block's visits in the list
-    partial: jax.Array  # steps that evaluate the mask; they come first
+    missing: jax.Array  # pieces of the first step
+    masked: jax.Array  # steps that evaluate the mask; they come first
     steps: jax.Array
-    per_block: int
+    per_block: int  # pieces of a visit
+    per_step: int
+    end: int  # of the other axis, in pieces
 
-    @classmethod
-    def of(cls, lists: Visits, row, block, per_block: int) -> "Walk":
-        """`lists` holds references to the vectors."""
-        partial, full = lists.partial[row, block], lists.full[row, block]
-        begin, steps = lists.begin[row, block], (partial + full) * per_block
-        return cls(lists.words, row, begin, partial * per_block, steps, per_block)
-
-    def part(self, step):
-        """Which part of the other axis is read in a step."""
-        turn = jax.lax.div(step, jnp.int32(self.per_block))
-        block = minor(self.words[self.row, self.begin + turn])
-        return block * self.per_block + jax.lax.rem(step, jnp.int32(self.per_block))
+    def pieces(self, step) -> Iterator[Piece]:
+        for i in range(self.per_step):
+            n = step * self.per_step + i - self.missing
+            turn, part = (op(jnp.maximum(n, 0), self.per_block) for op in (div, rem))
+            piece = minor(self.words[self.row, self.begin + turn]) * self.per_block + part
+            known = jax.lax.select(n >= 0, piece, jnp.int32(self.end))
+            yield Piece(*(pl.ds(x * PIECE, PIECE) for x in (i, piece, known)))
 
     def run(self, visit: Callable, carry, stages: int, before=0):
         """`carry = visit(slot, carry, masked)` for every step; `before` steps used the slots."""
 
         def turn(masked, step, carry):
-            return visit(jax.lax.rem(before + step, jnp.int32(stages)), carry, masked)
+            return visit(rem(before + step, stages), carry, masked)
 
-        carry = jax.lax.fori_loop(0, self.partial, functools.partial(turn, True), carry)
-        return jax.lax.fori_loop(self.partial, self.steps, functools.partial(turn, False), carry)
-
-
-def locate(order, row, block_size: int, tile: int):
-    """The block that this program works for, and the first position of its tile of the block."""
-    turn, per_block = jax.lax.axis_index("tile"), jnp.int32(block_size // tile)
-    block = order[row, jax.lax.div(turn, per_block)]
-    return block, block * block_size + jax.lax.rem(turn, per_block) * tile
+        carry = jax.lax.fori_loop(0, self.masked, functools.partial(turn, True), carry)
+        return jax.lax.fori_loop(self.masked, self.steps, functools.partial(turn, False), carry)
 
 
-def longest_first(visits: Visits) -> jax.Array:
-    """`[B n]`: the blocks of a list by falling number of visits, so that none straggles at the end.
+class Tile(NamedTuple):
+    row: jax.Array
+    head: jax.Array
+    first: jax.Array  # its first position
+    walk: Walk
 
-    Blocks start in the order of the grid, each as soon as a multiprocessor is free (longest
-    processing time first, Graham 1969).
+
+class Tiles(NamedTuple):
+    """The tiles of one axis, by heads and rows of the batch: the jobs of a kernel's programs.
+
+    A program has a multiprocessor to itself. Where there are fewer programs than jobs, each works
+    through several, and the inputs of the next are fetched while it ends one. The longest jobs of a
+    row come first, so that none straggles at the end (longest processing time first, Graham 1969);
+    they are dealt out forth and back, so that they add up to about the same for all programs.
     """
-    return jnp.argsort(-(visits.partial + visits.full), axis=-1).astype(jnp.int32)
+
+    heads: int
+    tiles: int  # of a row
+    size: int  # positions of a tile
+    block: int  # positions of a block of the list
+    per_block: int  # pieces of a visit
+    per_step: int  # pieces of a step
+    end: int  # of the other axis, in pieces
+    programs: int
+    jobs: int
+
+    @classmethod
+    def of(
+        cls,
+        axis: Array,
+        heads: int,
+        size: int,
+        block: int,
+        other: Array,
+        visit: int,
+        step: int,
+        programs: int | None,
+    ) -> "Tiles":
+        """`axis` and `other` are `[B T ..]`; `visit` and `step` are positions of the other one.
+        `programs`: None is one for each job.
+        """
+        B, T = axis.shape[:2]
+        jobs = B * (T // size) * heads
+        return cls(
+            heads=heads,
+            tiles=T // size,
+            size=size,
+            block=block,
+            per_block=visit // PIECE,
+            per_step=step // PIECE,
+            end=other.shape[1] // PIECE,
+            programs=min(programs or jobs, jobs),
+            jobs=jobs,
+        )
+
+    def find(self, job, lists: Visits) -> Tile:
+        """`lists` holds references to the vectors."""
+        turn, head = div(job, self.heads), rem(job, self.heads)
+        row, turn = div(turn, self.tiles), rem(turn, self.tiles)
+        per_block = self.block // self.size
+        block = lists.order[row, div(turn, per_block)]
+        first = block * self.block + rem(turn, per_block) * self.size
+
+        partial, full = lists.partial[row, block], lists.full[row, block]
+        pieces = (partial + full) * self.per_block
+        in_steps = lambda pieces: div(pieces + (self.per_step - 1), self.per_step)
+        steps = in_steps(pieces)
+        missing = steps * self.per_step - pieces
+        masked = in_steps(missing + partial * self.per_block)
+        visits = lists.words, row, lists.begin[row, block], missing, masked, steps
+        return Tile(row, head, first, Walk(*visits, self.per_block, self.per_step, self.end))
+
+    def for_each(self, work: Callable, carry):
+        """`carry = work(turn, job, carry)` for the jobs of this program; `turn` counts them."""
+        program = jax.lax.axis_index("program")
+        rounds, rest = divmod(self.jobs, self.programs)
+
+        def place(turn):
+            return jax.lax.select(rem(turn, 2) == 0, program, self.programs - 1 - program)
+
+        last = (place(jnp.int32(rounds)) < rest).astype(jnp.int32)
+        each = lambda turn, carry: work(turn, turn * self.programs + place(turn), carry)
+        return jax.lax.fori_loop(jnp.int32(0), rounds + last, each, carry)
+
+
+def div(x, n: int):
+    return jax.lax.div(x, jnp.int32(n))
+
+
+def rem(x, n: int):
+    return jax.lax.rem(x, jnp.int32(n))
 
 
 def shared(*shape, dtype):
@@ -165,13 +254,13 @@ def shared(*shape, dtype):
     return plgpu.SMEM(shape, dtype, transforms=(tiling, plgpu.SwizzleTransform(SWIZZLE)))
 
 
-def launch(kernel, out_type, grid: dict[str, int], scratch, *, warpgroups: int, simulated: bool):
+def launch(kernel, out_type, programs: int, scratch, *, warpgroups: int, simulated: bool):
     """`kernel(*inputs, *outputs, *scratch)` with `warpgroups` that compute and one that loads."""
     return plgpu.kernel(
         kernel,
         out_type=out_type,
-        grid=tuple(grid.values()),
-        grid_names=tuple(grid),
+        grid=(programs,),
+        grid_names=("program",),
         scratch_types=scratch,
         num_threads=warpgroups + 1,
         thread_name="warpgroup",
@@ -196,19 +285,29 @@ def in_roles(compute: Callable, load: Callable, warpgroups: int) -> None:
         load()
 
 
-def feed(steps, stages: int, supplies: Sequence[tuple[Any, Callable]]) -> None:
-    """Copies the inputs of every step into its slot as soon as that is free; in the end all are.
+def feed(steps, stages: int, supplies: Sequence[tuple[Any, Callable]], before=0) -> None:
+    """Copies the inputs of every step into its slot as soon as that is free.
 
     `supplies`: pairs of the barriers at which the warpgroups that compute free the slots, and
-    `copy(step, slot)`.
+    `copy(step, slot)`; `before` steps used the slots.
     """
-    used = jnp.minimum(steps, stages)  # slots
 
     def turn(step, carry):
-        slot = jax.lax.rem(step, used)
+        slot = rem(before + step, stages)
         for free, copy in supplies:
-            pl.when(step >= used)(functools.partial(plgpu.barrier_wait, free.at[slot]))
-            pl.when(step < steps)(functools.partial(copy, step, slot))
+            pl.when(before + step >= stages)(functools.partial(plgpu.barrier_wait, free.at[slot]))
+            copy(step, slot)
         return carry
 
-    jax.lax.fori_loop(0, steps + used, turn, None)
+    jax.lax.fori_loop(0, steps, turn, None)
+
+
+def drain(steps, stages: int, frees: Sequence[Any]) -> None:
+    """Waits until the slots of all steps are free."""
+
+    def turn(step, carry):
+        for free in frees:
+            plgpu.barrier_wait(free.at[rem(step, stages)])
+        return carry
+
+    jax.lax.fori_loop(jnp.maximum(steps - stages, 0), steps, turn, None)

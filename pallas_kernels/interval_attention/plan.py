@@ -44,6 +44,7 @@ class Visits(NamedTuple):
     begin: Array  # [B n+1] int32: where the visits of each block begin; the last is their number
     partial: Array  # [B n] int32: how many visits of each block are partial,
     full: Array  # [B n] int32: and full
+    order: Array  # [B n] int32: the blocks by falling number of visits
 
     def within(self, blocks: range) -> "Visits":
         """The same visits, of which those of other `blocks` of the other axis do nothing.
@@ -68,7 +69,7 @@ class Stats(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["rows", "columns", "spans", "clock", "start", "stop"],
-    meta_fields=["block_q", "block_k", "span"],
+    meta_fields=["block_q", "block_k", "block_columns", "span"],
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -86,12 +87,13 @@ class Plan:
     stop: Array  # [B S]
     block_q: int
     block_k: int
+    block_columns: int  # keys of a block in `columns`; `rows` and `spans` have `block_k`
     span: int
 
     def stretches(self, most: int) -> Iterator[tuple[range, Visits]]:
         """All blocks of keys, at most `most` at a time, and for each the visits along the queries
         that stay within it."""
-        m = self.columns.full.shape[-1]
+        m = self.key_blocks
         for i, visits in enumerate(self.spans or (self.rows,)):
             span = range(m)[i * self.span : (i + 1) * self.span]
             for low in range(0, len(span), most):
@@ -99,10 +101,14 @@ class Plan:
                 yield blocks, visits if blocks == span else visits.within(blocks)
 
     @property
+    def key_blocks(self) -> int:
+        """Blocks of `block_k` keys."""
+        return -(-self.start.shape[-1] // self.block_k)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the lists hold every block, whatever the intervals, known before they are."""
-        n, m = self.rows.full.shape[-1], self.columns.full.shape[-1]
-        return self.rows.words.shape[-1] >= n * m
+        return self.rows.words.shape[-1] >= self.rows.full.shape[-1] * self.key_blocks
 
     @property
     def fits(self) -> Array:
@@ -124,7 +130,7 @@ class Plan:
         def bound(lists: Visits) -> Visits:
             partial, full = (jnp.where(self.fits, x, 0) for x in (lists.partial, lists.full))
             begin = jnp.minimum(lists.begin, lists.words.shape[-1])
-            return Visits(lists.words, begin, partial, full)
+            return lists._replace(begin=begin, partial=partial, full=full)
 
         rows, columns, *spans = map(bound, (self.rows, self.columns, *self.spans))
         return dataclasses.replace(self, rows=rows, columns=columns, spans=tuple(spans))
@@ -146,7 +152,9 @@ def minor(word: Array) -> Array:
     return (word >> MINOR) & (MAX_BLOCKS - 1)
 
 
-@functools.partial(jax.jit, static_argnames=("block_q", "block_k", "capacity", "span"))
+@functools.partial(
+    jax.jit, static_argnames=("block_q", "block_k", "capacity", "span", "block_columns")
+)
 def make_plan(
     clock: Array,
     start: Array,
@@ -156,6 +164,7 @@ def make_plan(
     block_k: int,
     capacity: int | None = None,
     span: int | None = None,
+    block_columns: int | None = None,
 ) -> Plan:
     """The plan for int32 clocks `[B T]` and intervals `[B S]`; ragged tails become partial blocks.
 
@@ -164,14 +173,20 @@ def make_plan(
     asks it, and runs the reference if they did not.
     `span`: blocks of keys of which a backward pass can sum the gradients at a time, by default all;
     where there are more, the plan has a list along the queries for each so many.
+    `block_columns`: keys of a block in the lists along the keys, a multiple of `block_k`, which it
+    is by default.
 
-    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis, for sizes below 1, and for
-    clocks that are no whole numbers.
+    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis, for sizes below 1 or that are
+    no multiples, and for clocks that are no whole numbers.
     """
     clock, start, stop = whole_numbers(clock=clock, start=start, stop=stop)
     sizes = {"block_q": block_q, "block_k": block_k, "capacity": capacity, "span": span}
+    sizes["block_columns"] = block_columns
     if wrong := {name: size for name, size in sizes.items() if size is not None and size < 1}:
         raise ValueError(f"{wrong}: sizes of a plan are at least 1")
+    block_columns = block_columns or block_k
+    if block_columns % block_k:
+        raise ValueError(f"block_columns={block_columns} is not a multiple of block_k={block_k}")
     n, m = -(-clock.shape[1] // block_q), -(-start.shape[1] // block_k)
     if max(n, m) >= MAX_BLOCKS:
         raise ValueError(f"{n} x {m} blocks, but an axis has at most {MAX_BLOCKS - 1}")
@@ -180,11 +195,12 @@ def make_plan(
     active, full = _kinds(clock, start, stop, block_q, block_k)
     capacity = max(1, min(capacity, n * m))
     rows = _visits(active, full, capacity)
-    columns = _visits(active.swapaxes(1, 2), full.swapaxes(1, 2), capacity)
+    columns = _visits(*_merged(active, full, block_columns // block_k), capacity)
     span = span or m
     cuts = [slice(low, low + span) for low in range(0, m, span)] if span < m else []
     spans = tuple(_visits(active[..., c], full[..., c], capacity, c.start) for c in cuts)
-    return Plan(rows, columns, spans, clock, start, stop, block_q, block_k, span)
+    vectors = clock, start, stop
+    return Plan(rows, columns, spans, *vectors, block_q, block_k, block_columns, span)
 
 
 def whole_numbers(**arrays: Array) -> tuple[Array, ...]:
@@ -217,6 +233,15 @@ def _kinds(clock, start, stop, block_q, block_k) -> tuple[Array, Array]:
     return active, covers & active
 
 
+def _merged(active_Bnm, full_Bnm, together: int) -> tuple[Array, Array]:
+    """Kinds `[B m' n]` of blocks of so many times the keys."""
+    active, full = (x.swapaxes(1, 2) for x in (active_Bnm, full_Bnm))
+    B, m, n = active.shape
+    grow = ((0, 0), (0, -m % together), (0, 0))
+    active, full = (jnp.pad(x, grow).reshape(B, -1, together, n) for x in (active, full))
+    return active.any(2), full.all(2)
+
+
 def _runs(clock_BnC: Array) -> tuple[Array, Array]:
     """Lowest and highest clock `[B R n]` of every run; of one that is not there, none between."""
     rise = jnp.diff(clock_BnC, axis=-1)
@@ -247,7 +272,8 @@ def _visits(active, full, capacity: int, first: int = 0) -> Visits:
     last = jnp.take_along_axis(words, begin[:, -1:] - 1, axis=-1) & ~(FIRST | LAST | PARTIAL | FULL)
     words = jnp.where(jnp.arange(n * m) < begin[:, -1:], words, last)[:, :capacity]
     counts = (active & ~full).sum(-1), full.sum(-1)
-    return Visits(words, *(x.astype(jnp.int32) for x in (begin, *counts)))
+    order = jnp.argsort(-active.sum(-1), axis=-1)
+    return Visits(words, *(x.astype(jnp.int32) for x in (begin, *counts, order)))
 
 
 @jax.jit

@@ -104,7 +104,7 @@ def test_some_queries_against_all_keys():
 @pytest.mark.parametrize("capacity", [1, 12])
 def test_a_plan_whose_lists_are_shorter_than_all_blocks(capacity):
     packing = packed()
-    sizes = {"block_q": gpu.BLOCK, "block_k": gpu.BLOCK, "capacity": capacity}
+    sizes = {"block_q": gpu.TILE, "block_k": gpu.TILE, "capacity": capacity}
     plan = make_plan(*packing[:3], **sizes)
     assert bool(plan.fits) == (capacity == 12) and not plan.is_complete
     qkv, cotangents = inputs(3, LENGTH, LENGTH, *HEADS["grouped"])

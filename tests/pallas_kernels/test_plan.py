@@ -51,22 +51,27 @@ def unpack(visits: Visits, row: int, n: int, m: int):
     np.testing.assert_array_equal(np.flatnonzero(words & FIRST), begin[:-1])
     np.testing.assert_array_equal(np.flatnonzero(words & LAST), begin[1:] - 1)
     kinds = np.zeros((2, n, m), bool)
-    for kind, flag, counts in zip(kinds, (PARTIAL, FULL), visits[2:], strict=True):
+    for kind, flag, counts in zip(kinds, (PARTIAL, FULL), visits[2:4], strict=True):
         there = words[(words & flag) != 0]
         kind[major(there), minor(there)] = True
         np.testing.assert_array_equal(kind.sum(1), counts[row])
+    visited = kinds.any(0).sum(1)
+    np.testing.assert_array_equal(visited[visits.order[row]], np.sort(visited)[::-1])
     idle = words[(words & (PARTIAL | FULL)) == 0]
     np.testing.assert_array_equal(major(idle), np.flatnonzero(~kinds.any((0, 2))))
     return kinds
 
 
-def check(vectors, block_q, block_k):
+def check(vectors, block_q, block_k, block_columns=None):
     """The plan's lists hold exactly the blocks of the dense mask."""
-    plan = make_plan(*vectors, block_q=block_q, block_k=block_k)
+    sizes = {"block_q": block_q, "block_k": block_k, "block_columns": block_columns}
+    plan = make_plan(*vectors, **sizes)
     for row, (clock, start, stop) in enumerate(zip(*map(np.asarray, vectors), strict=True)):
         active, full = dense(clock, start, stop, block_q, block_k)
         n, m = active.shape
         np.testing.assert_array_equal(unpack(plan.rows, row, n, m), [active & ~full, full])
+        active, full = dense(clock, start, stop, block_q, block_columns or block_k)
+        m = active.shape[1]
         np.testing.assert_array_equal(unpack(plan.columns, row, m, n), [(active & ~full).T, full.T])
     return plan
 
@@ -93,6 +98,7 @@ def test_causal_attention_visits_the_triangle():
 def test_rectangular_blocks_and_ragged_tails():
     clock, start, stop = intervals([[(70, "causal"), (90, "noise")], [(40, "full")]], 230)
     check((clock[:, :171], start, stop), 64, 48)
+    check((clock[:, :171], start, stop), 64, 16, block_columns=48)
     check((clock[:, :1], start[:, :3], stop[:, :3]), 64, 48)
 
 

@@ -68,7 +68,7 @@ def test_rectangular_blocks_and_fewer_queries_than_keys():
 def test_of_plans_for_all_kernels_each_takes_its_own():
     qkv, mask = inputs()
     plans = make_plans(*mask)
-    assert plans["tpu"].block_k == 384 and plans["gpu"].block_k == 128
+    assert plans["tpu"].block_k == 384 and plans["gpu"].block_k == 64
     unfit = make_plan(*mask, block_q=64, block_k=64)
     lower = lambda plan: run.lower(qkv, mask, "tpu", plan)
     lower(plans | {"gpu": unfit})
