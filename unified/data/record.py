@@ -10,8 +10,8 @@ The fields that are there say what it is:
 
 A picture is the bytes of an image file, base64 of them, a uint8 array, or a dict with `bytes`. For
 a caption or an instruction a list or dict of alternatives may stand (`captions` also as JSON), of
-which `variant` chooses one. A record that has nothing to learn (an empty text or caption, no
-answer) is refused.
+which `variant` chooses one. A field that is None is not there: a table has every column in every
+row. A record that has nothing to learn (an empty text or caption, no answer) is refused.
 """
 
 import base64
@@ -59,6 +59,7 @@ def to_example(
     picture: Callable[[Any], np.ndarray] = picture,
 ) -> Example:
     """Raises TypeError, ValueError or OSError, saying what is wrong with the record."""
+    record = {field: value for field, value in record.items() if value is not None}
     if "conversations" in record:
         images = [picture(value) for value in as_list(record.get("image", ()))]
         segments = conversation(record["conversations"], images)
