@@ -60,12 +60,16 @@ def test_latent_pictures_are_scaled_to_cover_and_cropped_in_the_centre():
     assert fitted[:, 1:-1].min() == 255
 
 
+def saved(array, format="png", mode=None):
+    file = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(file, format)
+    return file.getvalue()
+
+
 def test_every_mode_becomes_rgb_on_white():
     def stored(array, mode=None, format="png"):
-        file = io.BytesIO()
-        image = Image.fromarray(array)
-        (image.convert(mode) if mode else image).save(file, format)
-        return decode(file.getvalue())
+        return decode(saved(array, format, mode))
 
     clear = np.zeros((2, 2, 4), np.uint8)
     clear[0, 0] = (10, 20, 30, 255)
@@ -102,9 +106,10 @@ ROWS = zlib.compress(bytes(range(200)))
         (b"words", "^not a picture of a known format$"),
         (png(8, 8, chunk(b"IDAT", ROWS)[:30]), "truncated"),
         (png(8, 8, chunk(b"IDAT", ROWS[:30]) + b"garbled at will"), "broken PNG file"),
+        (saved(np.ones((2, 2), np.float32), "tiff"), "floats does not say what is white"),
         (png(20_000, 20_000, chunk(b"IDAT", b"")), "decompression bomb"),
     ],
-    ids=["no picture", "cut", "garbled", "huge"],
+    ids=["no picture", "cut", "garbled", "floats", "huge"],
 )
 def test_whatever_is_wrong_with_a_picture_is_one_kind_of_error(data, message):
     with pytest.raises(ValueError, match=message):

@@ -221,7 +221,7 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
 
 JSONL = {
     "broken JSON": ('{"image": "1.png", ', "JSONDecodeError"),
-    "not a map": ("[1, 2]", "a line is a JSON object, not list"),
+    "not a map": ("[1, 2]", "TypeError: a record is a map of fields, not list"),
     "missing file": ({"image": "9.png", "caption": "x"}, r"FileNotFoundError: .*9\.png"),
     "truncated picture": ({"image": "cut.png", "caption": "x"}, r"cut\.png: .*truncated"),
     "not a picture": ({"image": "train.jsonl", "caption": "x"}, "not a picture of a known"),
@@ -234,6 +234,7 @@ JSONL = {
         "2 <image> marks for 1 pictures",
     ),
     "no caption": ({"image": "1.png"}, "ValueError: the record has no 'caption', only .'image'.$"),
+    "two pictures": ({"image": ["1.png", "1.png"], "caption": "x"}, "2 pictures with a caption"),
     "no instructions": ({"image_list": ["1.png"]}, "the record has no 'instruction_list', only"),
     "no value": ({"conversations": [{"from": "gpt"}]}, "a turn has no 'value', only .'from'"),
     "empty text": ({"text": " "}, "the text is empty"),
@@ -276,6 +277,9 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
     )
     bad = open_source({"format": "parquet", "path": str(tmp_path)})[0]
     assert bad.reason == "ValueError: a picture has no 'bytes', only ['path']"
+    pq.write_table(pa.table({"image": ["x.png"], "caption": ["a"]}), tmp_path / "p.parquet")
+    bad = open_source({"format": "parquet", "path": str(tmp_path)})[0]
+    assert bad.reason == "ValueError: a picture that is a string is base64, not 'x.png'"
 
 
 def test_bad_records_of_the_other_formats(tmp_path):
@@ -287,21 +291,23 @@ def test_bad_records_of_the_other_formats(tmp_path):
     assert source[2].reason.endswith("image_list, image or text among ['caption']")
 
     with tarfile.open(tmp_path / "w.tar", "w") as tar:
+        add(tar, "0.json", b"[1]")
         add(tar, "1.png", png(1))
         add(tar, "1.txt", b"\xff")
         add(tar, "2.png", png(2))
     whole = (tmp_path / "w.tar").read_bytes()
-    (tmp_path / "w.tar").write_bytes(whole[:2600])  # ends within the second picture
+    (tmp_path / "w.tar").write_bytes(whole[:3600])  # ends within the second picture
     source = open_source({"format": "webdataset", "path": str(tmp_path)})
     reasons = [(bad.origin, bad.reason) for bad in source]
-    assert reasons[0][0] == f"{tmp_path}/w.tar:1" and "UnicodeDecodeError" in reasons[0][1]
+    assert reasons[0][1] == "TypeError: a record is a map of fields, not list"
+    assert reasons[1][0] == f"{tmp_path}/w.tar:1" and "UnicodeDecodeError" in reasons[1][1]
     assert reasons[-1][0] == f"{tmp_path}/w.tar:end" and "damaged" in reasons[-1][1]
 
     good, cut = msgpack.packb({"text": "a"}), msgpack.packb({"text": "a"})[:-1]
     source = write_array_record(tmp_path / "r.array_record", good, cut, msgpack.packb([1]))
     assert says(source[0]) == [">a"]
     assert source[1].origin == f"{tmp_path}/r.array_record:1"
-    assert source[2].reason == "TypeError: an entry is a map of fields, not list"
+    assert source[2].reason == "TypeError: a record is a map of fields, not list"
 
 
 def test_pixels_of_a_parquet_picture_are_those_of_the_file(tmp_path):

@@ -52,6 +52,8 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
         if image.ndim == 3 and image.shape[-1] == 3:
             return image
         image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+    if image.mode == "F":
+        raise ValueError("a picture of floats does not say what is white: store 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -42,7 +42,7 @@ def picture(value: Any) -> np.ndarray:
     if isinstance(value, Mapping):  # the picture struct of Hugging Face parquet files
         value = _field(value, "bytes", "a picture")
     if isinstance(value, str):
-        value = base64.b64decode(value, validate=True)
+        value = _from_base64(value)
     if isinstance(value, np.ndarray):
         return pictures.to_rgb(value)
     if isinstance(value, bytes):
@@ -67,9 +67,11 @@ def to_example(
         images = [picture(value) for value in as_list(record["image_list"])]
         segments = edits(images, as_list(_field(record, "instruction_list")), variant)
     elif "image" in record:
-        (image,) = as_list(record["image"])
+        images = as_list(record["image"])
+        if len(images) != 1:
+            raise ValueError(f"{len(images)} pictures with a caption: give one, or `conversations`")
         caption = Segment(_caption(record, variant), "target" if task == "caption" else "context")
-        shown = Segment(picture(image), "context" if task == "caption" else "target")
+        shown = Segment(picture(images[0]), "context" if task == "caption" else "target")
         segments = [shown, caption] if task == "caption" else [caption, shown]
     elif "text" in record:
         segments = [Segment(_said(record["text"]), "target")]
@@ -119,8 +121,22 @@ def edits(images: Sequence[np.ndarray], instructions: Sequence, variant: int = 0
     return segments
 
 
+def as_fields(value: Any) -> dict[str, Any]:
+    """A record as a reader found it. Raises TypeError for anything but a map."""
+    if not isinstance(value, dict):
+        raise TypeError(f"a record is a map of fields, not {type(value).__name__}")
+    return value
+
+
 def as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"a picture that is a string is base64, not {text[:40]!r}") from error
 
 
 def _caption(record: Mapping[str, Any], variant: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import msgpack
 
+from unified.data.record import as_fields
 from unified.data.sources import RecordSource, find_files
 
 
@@ -38,10 +39,7 @@ class ArrayRecordSource(RecordSource):
             entry = self.entries[file][row]
         except RuntimeError as error:  # what the reader raises for damaged bytes
             raise OSError(str(error)) from error
-        record = json.loads(entry) if entry[:1] == b"{" else msgpack.unpackb(entry)
-        if not isinstance(record, dict):
-            raise TypeError(f"an entry is a map of fields, not {type(record).__name__}")
-        return record
+        return as_fields(json.loads(entry) if entry[:1] == b"{" else msgpack.unpackb(entry))
 
     def _place(self, row: int) -> tuple[int, int]:
         """File of a row, and its place in the file."""

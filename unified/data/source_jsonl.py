@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unified.data.image import decode
+from unified.data.record import as_fields
 from unified.data.sources import RecordSource, find_files
 
 
@@ -34,10 +35,7 @@ class JsonlSource(RecordSource):
         file, _, offset = self.lines[row]
         with file.open("rb") as lines:
             lines.seek(offset)
-            record = json.loads(lines.readline())
-        if not isinstance(record, dict):
-            raise TypeError(f"a line is a JSON object, not {type(record).__name__}")
-        return record
+            return as_fields(json.loads(lines.readline()))
 
     def picture(self, value: Any, row: int) -> np.ndarray:
         if not isinstance(value, str):

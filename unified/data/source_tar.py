@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unified.data.record import as_fields
 from unified.data.sources import RecordSource, find_files
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -47,7 +48,7 @@ class TarSource(RecordSource):
                 if extension in IMAGES:
                     images.append(content)
                 elif extension == "json":
-                    record |= json.loads(content)
+                    record |= as_fields(json.loads(content))
                 elif extension == "txt":
                     record["caption"] = content.decode()
         if images:
