@@ -190,6 +190,50 @@ def test_tfds_without_tensorflow(tmp_path):
     assert source[0].origin == f"{builder.data_path}/train:0"
 
 
+def put(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps({"text": name}))
+
+
+def test_a_folder_gives_its_data_and_neither_backups_nor_hidden_files(tmp_path):
+    data = ["a.jsonl", "deep/er/b.jsonl", "s.jsonl-00000-of-00002", "s.jsonl-00001-of-00002"]
+    rest = [
+        "a.jsonl.bak",
+        ".a.jsonl.swp",
+        "._a.jsonl",
+        "a.jsonl~",
+        ".part.jsonl.crc",
+        ".git/c.jsonl",
+    ]
+    put(tmp_path, *data, *rest, "folder.jsonl/none.txt")
+    source = open_source({"format": "jsonl", "path": str(tmp_path)})
+    assert [says(example) for example in source] == [[f">{name}"] for name in data]
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*/x.jsonl", ["1/x.jsonl", "2/x.jsonl"]),
+        ("**/x.jsonl", ["1/x.jsonl", "2/3/x.jsonl", "2/x.jsonl"]),
+        ("[0-9]/*.jsonl", ["1/x.jsonl", "2/x.jsonl"]),
+        ("y[1].jsonl", ["y[1].jsonl"]),
+    ],
+)
+def test_a_glob_may_have_its_marks_anywhere_and_a_file_may_look_like_one(tmp_path, glob, found):
+    put(tmp_path, "1/x.jsonl", "2/x.jsonl", "2/3/x.jsonl", "y[1].jsonl", "y1.jsonl")
+    source = open_source({"format": "jsonl", "path": str(tmp_path / glob)})
+    assert [says(example) for example in source] == [[f">{name}"] for name in found]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("0.tar.gz", "w:gz"), ("0.tar", "w:xz")])
+def test_a_compressed_tar_is_to_be_uncompressed(tmp_path, name, mode):
+    with tarfile.open(tmp_path / name, mode) as tar:
+        add(tar, "1.json", b'{"text": "a"}')
+    with pytest.raises(ValueError, match=f"{name} is compressed, .*: uncompress it"):
+        open_source({"format": "webdataset", "path": str(tmp_path)})
+
+
 @pytest.mark.parametrize(("n", "held_out"), [(2, 1), (20, 1), (21, 2), (100, 5)])
 def test_a_folder_of_any_size_is_parted_into_training_and_validation(tmp_path, n, held_out):
     lines = [json.dumps({"text": str(i)}) for i in range(n)]
@@ -212,7 +256,7 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
     message = r"no records; of the 1 in the files, rows=\[0.05, None\] leaves none"
     with pytest.raises(ValueError, match=message):
         open_source({"format": "jsonl", "path": str(tmp_path), "rows": [0.05, None]})
-    with pytest.raises(FileNotFoundError, match=r"no \.tar files"):
+    with pytest.raises(FileNotFoundError, match=r"no \.tar or \.tar\.gz or \.tgz files"):
         open_source({"format": "webdataset", "path": str(tmp_path)})
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"cut\.parquet is not a whole parquet file"):

@@ -9,6 +9,8 @@ from typing import Any
 from unified.data.record import as_fields
 from unified.data.sources import RecordSource, find_files
 
+SUFFIXES = (".tar", ".tar.gz", ".tgz")  # compressed ones are refused, not passed over
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how such files begin
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 Member = tuple[str, int, int]  # extension, offset and size of the content
 
@@ -18,12 +20,13 @@ class TarSource(RecordSource):
 
     The headers are read once, when the source is opened. `.json` gives the fields of the record,
     `.txt` its caption, the pictures (in order of name) its `image`, or its `image_list` where there
-    is an `instruction_list`. A tar that ends in the middle gives a last, bad record.
+    is an `instruction_list`. A tar that ends in the middle gives a last, bad record. Raises
+    ValueError for a compressed one.
     """
 
     def __init__(self, path, **options):
         super().__init__(**options)
-        files = find_files(path, [".tar"])
+        files = find_files(path, SUFFIXES)
         self.records = [(file, *record) for file in files for record in _index(file)]
 
     @property
@@ -69,6 +72,11 @@ def _index(file: Path) -> Iterator[tuple[str, list[Member] | OSError]]:
                     place = (extension.lower(), member.offset_data, member.size)
                     records.setdefault(folder + slash + key, []).append(place)
     except tarfile.TarError as error:
+        with file.open("rb") as content:
+            if not records and content.read(8).startswith(COMPRESSED):
+                raise ValueError(
+                    f"{file} is compressed, so without random access: uncompress it"
+                ) from error
         broken = OSError(f"the tar is damaged after {len(records)} records: {error}")
     yield from records.items()
     if broken:

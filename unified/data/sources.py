@@ -5,8 +5,10 @@
 
 import abc
 import dataclasses
+import glob
 import importlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,18 +150,22 @@ def open_split(
 
 
 def find_files(path: str | Path | Sequence[str], suffixes: Sequence[str]) -> list[Path]:
-    """Files of a folder (all levels), a glob, a file or a list of these, sorted.
+    """Files of a folder (all levels), a file, a glob (`**`: all levels) or a list of these, sorted.
 
-    Raises FileNotFoundError if there are none.
+    Of a folder those whose names end in a suffix, or in one and the number of the shard:
+    `x.parquet-00000-of-00004`. Hidden files and folders are left out, and so are backups, as
+    `x.jsonl.bak`. Raises FileNotFoundError if there are none.
     """
     if not isinstance(path, (str, Path)):
         return [file for one in path for file in find_files(one, suffixes)]
     path = Path(path)
     if path.is_dir():
-        # Not `endswith`: shards are called x.array_record-00000-of-00004.
-        files = sorted(f for f in path.rglob("*") if any(suffix in f.name for suffix in suffixes))
+        ends = re.compile(rf"({'|'.join(map(re.escape, suffixes))})(-\d+-of-\d+)?$")
+        found = glob.glob(f"{glob.escape(str(path))}/**", recursive=True)
+        found = [name for name in found if ends.search(name)]
     else:
-        files = sorted(path.parent.glob(path.name))
+        found = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)
+    files = sorted(file for file in map(Path, found) if file.is_file())
     if not files:
         raise FileNotFoundError(f"no {' or '.join(suffixes)} files at {path}")
     return files
