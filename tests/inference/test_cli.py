@@ -70,6 +70,10 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--seed=-1"], "seed=-1 must be from 0 to 2"),
         (["answer", "BAD", "--checkpoint", "RELEASE"], "not a readable picture: not a picture"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--max-tokens", "0"], "at least 1"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--temperature", "nan"], "temperature=nan"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--temperature", "inf"], "temperature=inf"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--top-k=-1"], "top_k=-1 must be"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--top-p", "nan"], "top_p=nan must be"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

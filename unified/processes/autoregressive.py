@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -62,6 +63,8 @@ class Sampling:
     Logits are divided by `temperature` (0: greedy), then all but the `top_k` largest are excluded
     (0: none are), then all but the smallest set whose probability reaches `top_p` (nucleus
     sampling, Holtzman et al. 2020). Ties with the last one kept are kept.
+
+    Raises ValueError, naming the field that is wrong.
     """
 
     temperature: float = 0.0
@@ -69,8 +72,12 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"need temperature >= 0, top_k >= 0 and 0 < top_p <= 1, got {self}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} must be a number of at least 0")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} must be at least 0 (0: all ids)")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
 
 
 GREEDY = Sampling()
