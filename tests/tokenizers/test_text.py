@@ -26,6 +26,13 @@ def test_awkward_text_comes_back(text):
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
+@pytest.mark.parametrize("text", ["a \ud800 dog", "\udcff\udcfe apple"])
+def test_halves_of_characters_are_refused(text):
+    """Which is what Python makes of arguments that are no UTF-8."""
+    with pytest.raises(ValueError, match=r"apple|dog' is not valid Unicode: take out '\\ud"):
+        TOKENIZER.encode(text)
+
+
 def test_marks_are_single_tokens_that_no_text_can_produce():
     marks = [getattr(TOKENIZER, name) for name in MARKS]
     assert len(set(marks)) == 4

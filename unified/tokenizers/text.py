@@ -41,7 +41,13 @@ class TextTokenizer:
         self.begin_image, self.end_image = ids["begin_image"], ids["end_image"]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone, without marks."""
+        """Ids of the text alone, without marks. Raises ValueError for half characters (surrogates):
+        Python makes them of arguments that are no UTF-8."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            wrong = text[error.start : error.end]
+            raise ValueError(f"text {text!r} is not valid Unicode: take out {wrong!r}") from None
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
