@@ -188,6 +188,11 @@ def test_tfds_without_tensorflow(tmp_path):
     said = sorted(says(example) for example in source)
     assert said == [["0", ">a cat"], ["1", ">a dog"], ["2", ">a cat"], ["3", ">a dog"]]
     assert source[0].origin == f"{builder.data_path}/train:0"
+    [shard] = pathlib.Path(builder.data_path).glob("*array_record*")
+    shard.write_bytes(b"cut")
+    assert (
+        open_source(spec)[0].reason == "RuntimeError: ArrayRecord file should be at least 64KB big"
+    )
 
 
 def put(folder, *names):
@@ -230,7 +235,7 @@ def test_a_glob_may_have_its_marks_anywhere_and_a_file_may_look_like_one(tmp_pat
 def test_a_compressed_tar_is_to_be_uncompressed(tmp_path, name, mode):
     with tarfile.open(tmp_path / name, mode) as tar:
         add(tar, "1.json", b'{"text": "a"}')
-    with pytest.raises(ValueError, match=f"{name} is compressed, .*: uncompress it"):
+    with pytest.raises(ValueError, match=f"{name}: compressed, .*: uncompress it"):
         open_source({"format": "webdataset", "path": str(tmp_path)})
 
 
@@ -256,11 +261,25 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
     message = r"no records; of the 1 in the files, rows=\[0.05, None\] leaves none"
     with pytest.raises(ValueError, match=message):
         open_source({"format": "jsonl", "path": str(tmp_path), "rows": [0.05, None]})
-    with pytest.raises(FileNotFoundError, match=r"no \.tar or \.tar\.gz or \.tgz files"):
+    with pytest.raises(ValueError, match=r"no \.tar or \.tar\.gz or \.tgz files"):
         open_source({"format": "webdataset", "path": str(tmp_path)})
-    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(ValueError, match=r"cut\.parquet is not a whole parquet file"):
-        open_source({"format": "parquet", "path": str(tmp_path)})
+    with pytest.raises(ValueError, match="unknown format '': use one of"):
+        open_source({"path": str(tmp_path)})
+    with pytest.raises(ValueError, match="source 'no_module:Source': No module named 'no_module'"):
+        open_source({"format": "no_module:Source"})
+    with pytest.raises(ValueError, match="variants=0: an epoch is at least 1 pass"):
+        open_source({"format": "jsonl", "path": str(tmp_path), "variants": 0})
+
+
+DAMAGED = {"parquet": "cut.parquet", "array_record": "cut.array_record", "tfds": ""}
+
+
+@pytest.mark.parametrize("format", DAMAGED)
+def test_a_file_that_does_not_open_is_named_in_one_kind_of_error(tmp_path, format):
+    for name in ("cut.parquet", "cut.array_record", "dataset_info.json"):
+        (tmp_path / name).write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=f"source '{format}': {tmp_path / DAMAGED[format]}: .+"):
+        open_source({"format": format, "path": str(tmp_path)})
 
 
 JSONL = {

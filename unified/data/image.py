@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from unified.sequence import LatentLane, PatchLane
 
 # What a reader or decoder raises for bad bytes; anything else is a bug and stops the run.
-# Pillow raises SyntaxError for broken PNG chunks. ValueError includes JSON, UTF-8 and Arrow errors.
+# Pillow raises SyntaxError for broken PNG chunks, ArrayRecord RuntimeError for what is cut.
+# ValueError includes JSON, UTF-8 and Arrow errors.
 BAD_DATA = (
     OSError,
     EOFError,
@@ -23,6 +24,7 @@ BAD_DATA = (
     TypeError,
     LookupError,
     SyntaxError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

@@ -10,7 +10,7 @@ import grain
 import msgpack
 
 from unified.data.record import as_fields
-from unified.data.sources import RecordSource, find_files
+from unified.data.sources import RecordSource, find_files, opened
 
 
 class ArrayRecordSource(RecordSource):
@@ -22,7 +22,8 @@ class ArrayRecordSource(RecordSource):
     def __init__(self, path, **options):
         super().__init__(**options)
         self.files = find_files(path, [".array_record", ".arrayrecord"])
-        self.entries = [grain.sources.ArrayRecordDataSource([str(file)]) for file in self.files]
+        read = lambda file: grain.sources.ArrayRecordDataSource([str(file)])
+        self.entries = [opened(file, read) for file in self.files]
         self.ends = list(itertools.accumulate(len(entries) for entries in self.entries))
 
     @property
@@ -35,10 +36,7 @@ class ArrayRecordSource(RecordSource):
 
     def read(self, row: int) -> Mapping[str, Any]:
         file, row = self._place(row)
-        try:
-            entry = self.entries[file][row]
-        except RuntimeError as error:  # what the reader raises for damaged bytes
-            raise OSError(str(error)) from error
+        entry = self.entries[file][row]
         return as_fields(json.loads(entry) if entry[:1] == b"{" else msgpack.unpackb(entry))
 
     def _place(self, row: int) -> tuple[int, int]:

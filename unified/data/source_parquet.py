@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unified.data.record import FIELDS
-from unified.data.sources import RecordSource, find_files
+from unified.data.sources import RecordSource, find_files, opened
 
 
 class ParquetSource(RecordSource):
@@ -25,7 +25,8 @@ class ParquetSource(RecordSource):
 
     def __init__(self, path, *, cached_groups: int = 32, **options):
         super().__init__(**options)
-        self.groups = [group for file in find_files(path, [".parquet"]) for group in _groups(file)]
+        files = find_files(path, [".parquet"])
+        self.groups = [group for file in files for group in opened(file, _groups)]
         self._ends = list(itertools.accumulate(rows for _, _, _, rows in self.groups))
         self.cached_groups = cached_groups
         self._cache()
@@ -78,10 +79,7 @@ class ParquetSource(RecordSource):
 
 def _groups(file: Path) -> list[tuple[Path, int, int, int]]:
     """(file, number of the group, its first row in the file, its rows)."""
-    try:
-        metadata = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is not a whole parquet file: {error}") from error
+    metadata = pq.read_metadata(file)
     rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     firsts = itertools.accumulate(rows, initial=0)
     return [

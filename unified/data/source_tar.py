@@ -2,12 +2,12 @@
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unified.data.record import as_fields
-from unified.data.sources import RecordSource, find_files
+from unified.data.sources import RecordSource, find_files, opened
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")  # compressed ones are refused, not passed over
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how such files begin
@@ -27,7 +27,7 @@ class TarSource(RecordSource):
     def __init__(self, path, **options):
         super().__init__(**options)
         files = find_files(path, SUFFIXES)
-        self.records = [(file, *record) for file in files for record in _index(file)]
+        self.records = [(file, *record) for file in files for record in opened(file, _index)]
 
     @property
     def num_records(self) -> int:
@@ -59,10 +59,10 @@ class TarSource(RecordSource):
         return record
 
 
-def _index(file: Path) -> Iterator[tuple[str, list[Member] | OSError]]:
+def _index(file: Path) -> list[tuple[str, list[Member] | OSError]]:
     """Records of a tar in order: (base name, members)."""
     records: dict[str, list[Member]] = {}
-    broken = None
+    broken: list[tuple[str, OSError]] = []
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -74,10 +74,6 @@ def _index(file: Path) -> Iterator[tuple[str, list[Member] | OSError]]:
     except tarfile.TarError as error:
         with file.open("rb") as content:
             if not records and content.read(8).startswith(COMPRESSED):
-                raise ValueError(
-                    f"{file} is compressed, so without random access: uncompress it"
-                ) from error
-        broken = OSError(f"the tar is damaged after {len(records)} records: {error}")
-    yield from records.items()
-    if broken:
-        yield "end", broken
+                raise ValueError("compressed, so without random access: uncompress it") from error
+        broken = [("end", OSError(f"the tar is damaged after {len(records)} records: {error}"))]
+    return [*records.items(), *broken]

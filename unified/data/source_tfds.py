@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from unified.data.sources import RecordSource
+from unified.data.sources import RecordSource, opened
 
 
 class TfdsSource(RecordSource):
@@ -18,7 +18,7 @@ class TfdsSource(RecordSource):
 
         super().__init__(**options)
         self.path, self.split, self.prompt = path, split, prompt
-        builder = tfds.builder_from_directory(path)
+        builder = opened(path, tfds.builder_from_directory)
         self.examples = builder.as_data_source(split=split)
         features = builder.info.features
         self.name = getattr(features["label"], "int2str", str) if "label" in features else str

@@ -9,15 +9,17 @@ import glob
 import importlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from unified.data import record
 from unified.data.image import BAD_DATA
 from unified.sequence import Example
+
+T = TypeVar("T")
 
 FORMATS = {
     "jsonl": "unified.data.source_jsonl:JsonlSource",
@@ -60,6 +62,8 @@ class RecordSource(abc.ABC):
         variants: int = 1,
         rows: Sequence[int | float | None] = (None, None),
     ):
+        if variants < 1:
+            raise ValueError(f"variants={variants}: an epoch is at least 1 pass over the records")
         self.task, self.columns, self.variants = task, dict(columns or {}), variants
         self.rows = tuple(rows)
 
@@ -113,23 +117,23 @@ class RecordSource(abc.ABC):
 def open_source(spec: Mapping[str, Any]) -> Source:
     """`{"format": name or "module:Class", **arguments}` -> source.
 
-    Raises ValueError for an unknown format, an argument the source does not take, or no records.
+    Raises ValueError for an unknown format, an argument the source does not take, whatever else
+    goes wrong in opening it, or no records.
     """
     arguments = dict(spec)
-    name = arguments.pop("format")
+    name = arguments.pop("format", "")
     path = FORMATS.get(name, name)
     if ":" not in path:
         raise ValueError(f"unknown format {name!r}: use one of {sorted(FORMATS)} or 'module:Class'")
     module, attribute = path.split(":")
     try:
         source = getattr(importlib.import_module(module), attribute)(**arguments)
-    except TypeError as error:
+        size = len(source)
+    except Exception as error:  # each reader raises its own kinds
         raise ValueError(f"source {name!r}: {error}") from error
-    if not len(source):
-        found = getattr(source, "num_records", 0)
-        left = (
-            f"; of the {found} in the files, rows={arguments['rows']} leaves none" if found else ""
-        )
+    if not size:
+        found, rows = getattr(source, "num_records", 0), arguments.get("rows")
+        left = f"; of the {found} in the files, rows={rows} leaves none" if found else ""
         raise ValueError(f"source {name!r} with {arguments} has no records{left}")
     return source
 
@@ -147,6 +151,14 @@ def open_split(
     chosen = [specs[name] for name in (specs if task is None else [task])]
     weights = [float(spec.pop("weight", 1.0)) for spec in chosen]
     return [open_source(spec) for spec in chosen], weights
+
+
+def opened(path: str | Path, open: Callable[[Any], T]) -> T:
+    """What `open(path)` gives. Raises ValueError, naming the path, whatever the reader raises."""
+    try:
+        return open(path)
+    except Exception as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def find_files(path: str | Path | Sequence[str], suffixes: Sequence[str]) -> list[Path]:
