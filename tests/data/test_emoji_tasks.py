@@ -86,6 +86,7 @@ def test_weights_are_the_shares_of_tasks():
         ({"tasks": {"paint": 1.0}}, r"unknown tasks \['paint'\]: choose from caption"),
         ({"split": "concepts", "tasks": {"layout": 1.0}}, "no task with a positive weight"),
         ({"size": 96}, "pictures of 96 pixels: choose a multiple of 64"),
+        ({"icons": 3}, "icons=3: a share is from 0 to 1"),
     ],
 )
 def test_wrong_options_are_errors_that_say_what_to_change(options, message):

@@ -176,7 +176,10 @@ def test_metrics_count_what_the_batches_hold():
     assert pipeline.metrics() == {"bad_records": 0.0}  # since the last call
 
 
-@pytest.mark.parametrize(("field", "value"), [("threads", 0), ("lookahead", 0), ("workers", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threads", 0), ("lookahead", 0), ("workers", -1), ("max_bad_records", -1)],
+)
 def test_numbers_out_of_range_are_named(field, value):
     with pytest.raises(ValueError, match=f"data.{field}={value} must be at least"):
         make(**{field: value})

@@ -267,8 +267,21 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
         open_source({"path": str(tmp_path)})
     with pytest.raises(ValueError, match="source 'no_module:Source': No module named 'no_module'"):
         open_source({"format": "no_module:Source"})
-    with pytest.raises(ValueError, match="variants=0: an epoch is at least 1 pass"):
-        open_source({"format": "jsonl", "path": str(tmp_path), "variants": 0})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"variants": 0}, "variants=0: an epoch is at least 1 pass over the records"),
+        ({"rows": (0, 1.5)}, r"rows=\(0, 1.5\): give \(start, stop\), fractions from 0.0 to 1.0"),
+        ({"rows": (0, 9, 2)}, r"rows=\(0, 9, 2\): give \(start, stop\)"),
+        ({"columns": {"capton": "text"}}, r"columns of \['capton'\]: the fields are .*'caption'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_with_what_can(tmp_path, option, message):
+    put(tmp_path, "a.jsonl")
+    with pytest.raises(ValueError, match=message):
+        open_source({"format": "jsonl", "path": str(tmp_path)} | option)
 
 
 DAMAGED = {"parquet": "cut.parquet", "array_record": "cut.array_record", "tfds": ""}

@@ -58,6 +58,7 @@ class Pipeline(Iterator[Batch]):
         check(layout)
         _check_numbers(threads=(threads, 1), lookahead=(lookahead, 1))
         _check_numbers(workers=(workers, 0), prefetch=(prefetch, 0))
+        _check_numbers(max_bad_records=(max_bad_records, 0))
         if workers and num_examples is not None:
             raise ValueError("workers make endless input: leave out num_examples or workers")
         if num_examples is None:

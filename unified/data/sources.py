@@ -51,7 +51,7 @@ class RecordSource(abc.ABC):
     `task` is the name given to the examples, `columns` renames fields (`{"image": "jpg"}`: the
     field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
     each with the next of the alternative texts, `rows` keeps a range (start, stop) of the records;
-    a fraction is a share of them, rounded up.
+    a fraction is a share of them, rounded up. Raises ValueError for an option out of its range.
     """
 
     def __init__(
@@ -64,6 +64,10 @@ class RecordSource(abc.ABC):
     ):
         if variants < 1:
             raise ValueError(f"variants={variants}: an epoch is at least 1 pass over the records")
+        if unknown := set(columns or {}) - set(record.FIELDS):
+            raise ValueError(f"columns of {sorted(unknown)}: the fields are {record.FIELDS}")
+        if len(rows) != 2 or any(isinstance(row, float) and not 0 <= row <= 1 for row in rows):
+            raise ValueError(f"rows={rows}: give (start, stop), fractions from 0.0 to 1.0")
         self.task, self.columns, self.variants = task, dict(columns or {}), variants
         self.rows = tuple(rows)
 

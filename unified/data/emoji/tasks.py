@@ -72,7 +72,8 @@ class EmojiSource:
     colour and object that training never shows, and each example of `concepts` a concept that it
     never shows. `size` is the side of pictures in pixels, a multiple of 64; `icons` the share of
     icons among pictures; `questions` the most that are asked about one picture in training;
-    `length` what `len` says. Raises ValueError for a task or split unknown.
+    `length` what `len` says. Raises ValueError for a task or split unknown, or a number out of its
+    range.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class EmojiSource:
             raise ValueError(f"unknown tasks {sorted(unknown)}: choose from {', '.join(TASKS)}")
         if questions < 1:
             raise ValueError(f"questions={questions}: at least 1 is asked about a picture")
+        if not 0 <= icons <= 1:
+            raise ValueError(f"icons={icons}: a share is from 0 to 1")
         if size % 64:
             raise ValueError(f"pictures of {size} pixels: choose a multiple of 64")
         if split == "concepts":
