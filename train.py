@@ -31,7 +31,7 @@ from unified.interop import model as models
 from unified.interop import release
 from unified.training import config as configs
 from unified.training import memory, processes, tree
-from unified.training.checkpoint import Checkpoints
+from unified.training.checkpoint import Checkpoints, Misfit, Restored
 from unified.training.feed import Fed, Feed
 from unified.training.metrics import Journal, Monitor, NonFinite, Values
 from unified.training.nearest import nearest
@@ -125,7 +125,7 @@ def begin(
     stack.enter_context(checkpoints)
     if args.resume == "never" and checkpoints.latest is not None:
         raise ValueError(f"--resume=never, but {args.workdir} holds checkpoints; take another")
-    restored = checkpoints.restore(setup.abstract)
+    restored = restore(checkpoints, setup, config, args.workdir)
     step, host = (restored.step, restored.host) if restored else (0, {})
     end = last_step(host, step, config.max_minutes, config.total_steps)
     draw = functools.partial(draw_from, recipe, config, setup)
@@ -153,6 +153,26 @@ def begin(
         display.print(f"max_minutes={config.max_minutes:g} are over: raise it to train on")
     state = restored.state if restored else setup.init(config.seed, loaded)
     return run, Start(state, step, end, host)
+
+
+def restore(
+    checkpoints: Checkpoints, setup: Setup, config: ConfigDict, workdir: Path
+) -> Restored | None:
+    """The newest checkpoint, if there is one. Raises ValueError where a config that has changed
+    asks for another state, naming the fields."""
+    try:
+        return checkpoints.restore(setup.abstract)
+    except Misfit as error:
+        changed = configs.changes(config, workdir / release.CONFIG).items()
+        fields = [
+            f"{name.removeprefix('config.')}={old}, not {new}"
+            for name, (old, new) in changed
+            if name.split(".")[1] in configs.STATE and None not in (old, new)
+        ]
+        trained = "; ".join(fields) or "another config"
+        raise ValueError(
+            f"{error}; it was trained with {trained}: set it back, or take another --workdir"
+        ) from None
 
 
 def draw_from(

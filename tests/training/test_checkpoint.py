@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unified import sharding
-from unified.training.checkpoint import Checkpoints
+from unified.training.checkpoint import Checkpoints, Misfit
 from unified.training.step import TrainState
 
 
@@ -49,6 +49,22 @@ def test_everything_comes_back_on_one_device_and_on_eight(tmp_path, caplog):
             assert_same(found.state, state(7))
             assert len(found.state.params["layers"][0].sharding.device_set) == devices
     assert not [r for r in caplog.records if "could not be restored" in r.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {"layers": {0: jnp.ones(4)}}}, r"params/layers/0 is \(8,\) there and \(4,\) h"),
+        ({"params": {"head": jnp.ones(2)}}, r"params/head is absent there and \(2,\) here"),
+        ({"ema": None}, r"7 does not fit: ema/layers/0 is \(8,\) there and absent here"),
+    ],
+)
+def test_a_checkpoint_of_another_state_is_not_restored(change, message, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state(7), {}, {})
+        checkpoints.wait()
+        with pytest.raises(Misfit, match=message):
+            checkpoints.restore(abstract(dataclasses.replace(state(0), **change)))
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

@@ -256,6 +256,25 @@ def test_a_mistake_is_told_in_a_line_and_nothing_is_written(args, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_config_that_asks_for_another_state_is_told_in_a_line(tmp_path, capfd):
+    assert run(tmp_path, "--config.total_steps=1") == 0
+    for override, told in {
+        "model.width=8": "params/embedding is (16, 16) there and (16, 8) here; it was trained with "
+        "model.width=16, not 8: set it back, or take another --workdir",
+        "optimizer.name=sgd": "trained with optimizer.name=adamw, not sgd: ",
+        "ema.decay=0": "trained with ema.decay=0.9, not 0.0: ",
+    }.items():
+        capfd.readouterr()
+        assert run(tmp_path, "--config.total_steps=1", f"--config.{override}") == 2
+        [*warnings, said] = capfd.readouterr().err.splitlines()
+        assert said.startswith(f"train.py: error: {tmp_path / 'checkpoints' / '1'} does not fit: ")
+        assert told in said
+        assert not warnings
+    harmless = ("--config.total_steps=2", "--config.log_every=1", "--config.mesh.tensor=2")
+    assert run(tmp_path, *harmless, "--config.data.delay=0.001") == 0
+    assert "goes on after step 1" in capfd.readouterr().out
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(start, tmp_path):
     with socket.socket() as free:

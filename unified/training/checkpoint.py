@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from unified.training.nearest import nearest
 from unified.training.step import TrainState
+from unified.training.tree import Tree, path_name
 
 ITEMS: dict[str, Any] = {
     "state": ocp.StandardCheckpointHandler,
@@ -30,6 +31,10 @@ class Restored:
     step: int
     state: TrainState
     host: dict[str, Any]
+
+
+class Misfit(ValueError):
+    """A checkpoint holds another state than the one that is wanted."""
 
 
 class Checkpoints:
@@ -91,11 +96,15 @@ class Checkpoints:
     def restore(self, abstract: TrainState, step: int | None = None) -> Restored | None:
         """The newest checkpoint (or that of `step`), laid out as `abstract` says; None if none.
 
-        The number of devices may differ from when it was written.
+        The number of devices may differ from when it was written. Raises Misfit, naming an array,
+        where the state does.
         """
         step = self.latest if step is None else step
         if step is None:
             return None
+        saved = self._manager.item_metadata(step)["state"].tree
+        if found := difference(saved, abstract):
+            raise Misfit(f"{self.folder / str(step)} does not fit: {found}")
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
         )
@@ -124,3 +133,18 @@ class Checkpoints:
     def __exit__(self, *_: Any) -> None:
         self.wait()
         self._manager.close()
+
+
+def difference(saved: Mapping[str, Any], wanted: TrainState) -> str:
+    """The first array whose shape in a checkpoint is not the wanted one, in words; or nothing."""
+    have, want = shapes({**saved, "key": None}), shapes(dataclasses.replace(wanted, key=None))
+    for name in [*want, *have]:
+        if have.get(name) != want.get(name):
+            there, here = (found.get(name, "absent") for found in (have, want))
+            return f"{name} is {there} there and {here} here"
+    return ""
+
+
+def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}

@@ -35,6 +35,8 @@ MAPS = (
     "benchmark.sources",
     "benchmark.sources.*.*",
 )
+# What makes the state of a run what it is; the other fields may change while it is stopped.
+STATE = ("recipe", "layout", "model", "optimizer", "ema", "freeze")
 # What the fields beside these are depends on their value: a dict that names it does so, too.
 KINDS = ("format", "kind", "module")
 
@@ -219,14 +221,18 @@ def _as(old: Any, new: Any, path: str) -> Any:
 
 def keep(config: ConfigDict, path: Path) -> list[str]:
     """Writes the config as JSON; returns how it differs from the one that was there."""
-    text = config.to_json_best_effort(indent=1)
-    old = _flat(json.loads(path.read_text())) if path.exists() else None
-    new = _flat(json.loads(text))
-    path.write_text(text + "\n")
-    if old is None:
-        return []
-    fields = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return [f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in fields]
+    changed = changes(config, path)
+    path.write_text(config.to_json_best_effort(indent=1) + "\n")
+    return [f"{name}: {old!r} -> {new!r}" for name, (old, new) in changed.items()]
+
+
+def changes(config: ConfigDict, path: Path) -> dict[str, tuple[Any, Any]]:
+    """(old, new) by name of the fields whose values differ from those that `keep` wrote."""
+    if not path.exists():
+        return {}
+    old, new = (_flat(json.loads(x)) for x in (path.read_text(), config.to_json_best_effort()))
+    names = sorted(old.keys() | new.keys())
+    return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}
 
 
 def _flat(tree: Any, prefix: str = "config") -> dict[str, Any]:
