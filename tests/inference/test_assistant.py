@@ -9,8 +9,9 @@ from flax import nnx
 from unified.data.expand import expand
 from unified.data.packing import assemble
 from unified.inference import Drawing
-from unified.inference.assistant import another
+from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
+from unified.inference.request import candidate_seed, read_seeds
 from unified.sequence import Example, Segment, TextTokens
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -126,7 +127,7 @@ def test_a_score_is_the_log_probability_of_the_text_to_be_said(assistant):
 def test_the_candidate_is_kept_that_reads_most_like_its_prompt(assistant):
     prompts, question = ["two red apples", "a dog"], "describe the picture"
     kept = assistant.generate(prompts, seeds=[3, 4], candidates=2, read_back={"generate": question})
-    seeds = [another(seed, k) for seed in (3, 4) for k in range(2)]
+    seeds = [candidate_seed(seed, k) for seed in (3, 4) for k in range(2)]
     assert seeds[::2] == [3, 4] and len(set(seeds)) == 4
     many = [prompt for prompt in prompts for _ in range(2)]
     tries = assistant.generate(many, seeds=seeds)
@@ -157,12 +158,47 @@ def test_reconstruction_is_of_the_lane_and_of_each_picture_alone(assistant):
     assert np.abs(got[0].astype(int) - got[1]).max() > 1
 
 
+EMPTY = np.zeros((0, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda a: a.generate("ab"), "give a list of prompts, not one alone"),
+        (lambda a: a.generate([3]), "a text with words, not 3"),
+        (lambda a: a.generate(["  "]), "a text with words, not '  '"),
+        (lambda a: a.generate(["a dog"], task="foo"), "task='foo': the model was trained on capt"),
+        (lambda a: a.answer((PICTURES[0], "how many?")), r"list of \(picture, question\) pairs"),
+        (lambda a: a.answer([PICTURES[0]]), "pairs, or of lists of segments, not of ndarray"),
+        (lambda a: a.answer([(EMPTY, "how many?")]), "a picture of 0 x 16 pixels shows nothing"),
+        (lambda a: a.answer([[Segment(EMPTY)]]), "a picture of 0 x 16 pixels shows nothing"),
+        (lambda a: a.answer([(None, "how many?")]), "a picture is a file, .* not None"),
+        (lambda a: a.edit(PICTURES[0], ["remove it"]), "give a list of pictures, not one alone"),
+        (lambda a: a.edit(PICTURES[:2], ["x"]), "2 pictures and 1 instructions: give one for"),
+        (lambda a: a.reconstruct("a.png"), "give a list of pictures, not one alone"),
+        (lambda a: a.write(EDIT), "a request is a list of segments, not Segment"),
+    ],
+)
+def test_a_call_that_was_misread_is_told_what_to_give(ask, told, assistant):
+    with pytest.raises(ValueError, match=told):
+        ask(assistant)
+
+
+def test_tasks_are_known_where_all_data_of_the_training_names_them():
+    named = {"a": {"tasks": {"caption": 1.0, "vqa": 2.0}}, "b": {"task": "chat"}}
+    train = lambda sources: trained_tasks({"data": {"train": sources}})
+    assert train(named) == {"caption", "vqa", "chat"}
+    assert train({**named, "c": {"format": "jsonl"}}) == trained_tasks({}) == set()
+
+
 def test_impossible_requests_are_refused(assistant):
     with pytest.raises(ValueError, match="2 seeds for 1 requests"):
         assistant.generate(["a dog"], seeds=[1, 2])
     for seeds in (-1, 2**31, [2**63]):
         with pytest.raises(ValueError, match="must be from 0 to 2147483647"):
             assistant.generate(["a dog"], seeds=seeds)
+    for seeds in (3, np.int64(3), [3, 4], np.arange(3, 5)):
+        np.testing.assert_array_equal(read_seeds(seeds, 2), [3, 4])
     with pytest.raises(ValueError, match="no lane for view 'audio'"):
         assistant.draw([[Segment(PICTURES[0], views=("audio",))]])
     with pytest.raises(ValueError, match="candidates=0 must be at least 1"):

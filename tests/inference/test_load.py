@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import unified
-from unified.inference.assistant import read_picture
+from unified.inference.request import read_picture
 from unified.training.checkpoint import Checkpoints
 from unified.training.step import TrainState
 

@@ -19,9 +19,8 @@ import jax
 import numpy as np
 from etils import epath
 from flax import nnx
-from PIL import Image
 
-from unified.data.image import decode, fit_latent, nearest_aspect, to_rgb
+from unified.data.image import fit_latent, nearest_aspect
 from unified.generation.drawing import Drawing
 from unified.inference import engine
 from unified.inference.context import (
@@ -31,16 +30,23 @@ from unified.inference.context import (
     without_images,
     without_text,
 )
+from unified.inference.request import (
+    Picture,
+    Seeds,
+    candidate_seed,
+    is_request,
+    read_list,
+    read_picture,
+    read_requests,
+    read_seeds,
+    read_text,
+)
 from unified.interop import model as models
 from unified.interop import release
 from unified.processes.autoregressive import Sampling
 from unified.sequence import Lane, LatentLane, PatchLane, Segment, TextLane
 
-Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
-Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
-LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
-
-
+DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
 L = TypeVar("L", bound=Lane)
 
 
@@ -58,19 +64,24 @@ class Assistant:
         self.layout = model.cfg.layout
         self.tokenizer = self.program.recipe.tokenizer(config)
         self.drawing = self.program.recipe.drawing(config)
+        self.tasks = trained_tasks(config)
         self.max_rows = max_rows
 
     def answer(
         self, requests: Iterable[Request | tuple[Picture, str]], *, task: str = "vqa", **options
     ) -> list[str]:
         """Answers to (picture, question) pairs, or to any segments; options as of `write`."""
-        return self.write(map(self._question, requests), task=task, **options)
+        self._check(task)
+        asked = map(self._question, read_list(requests, "(picture, question) pairs"))
+        return self.write(asked, task=task, **options)
 
     def generate(
         self, prompts: Iterable[str], *, task: str = "generate", **options
     ) -> list[np.ndarray]:
         """Pictures of prompts; options as of `draw`."""
-        return self.draw([[Segment(prompt)] for prompt in prompts], task=task, **options)
+        self._check(task)
+        requests = [[read_text(prompt)] for prompt in read_list(prompts, "prompts")]
+        return self.draw(requests, task=task, **options)
 
     def edit(
         self,
@@ -81,9 +92,18 @@ class Assistant:
         **options,
     ) -> list[np.ndarray]:
         """Pictures changed as the instructions say; options as of `draw`."""
+        self._check(task)
+        before = read_list(pictures, "pictures")
+        changes = read_list(instructions, "instructions")
+        if len(before) != len(changes):
+            raise ValueError(
+                f"{len(before)} pictures and {len(changes)} instructions: give one for each"
+            )
         views = (*self._views(LatentLane), *self._views(PatchLane))
-        pairs = zip(map(read_picture, pictures), instructions, strict=True)
-        requests = [[Segment(p, views=views), Segment(text)] for p, text in pairs]
+        requests = [
+            [Segment(read_picture(picture), views=views), read_text(text)]
+            for picture, text in zip(before, changes, strict=True)
+        ]
         return self.draw(requests, task=task, **options)
 
     def write(
@@ -109,7 +129,7 @@ class Assistant:
             ids, lengths = jax.device_get(written)
             return [self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
 
-        return self._in_batches(texts, list(requests), seeds)
+        return self._in_batches(texts, read_requests(requests), seeds)
 
     def draw(
         self,
@@ -124,13 +144,13 @@ class Assistant:
         Its size is that of the latent lane nearest in aspect to the last picture of the request,
         or of the first lane. `drawing` are fields of `Drawing`, in place of the model's own.
         """
-        requests = list(requests)
+        requests = read_requests(requests)
         how = dataclasses.replace(self.drawing, **drawing)
         if how.candidates > 1 and task in how.read_back:
             return self._draw_best(requests, seeds, task, how)
         lanes = [self._canvas(request, task) for request in requests]
         drawn: dict[int, np.ndarray] = {}
-        each = _seeds(seeds, len(requests))
+        each = read_seeds(seeds, len(requests))
         for lane in dict.fromkeys(lanes):
             chosen = [i for i, other in enumerate(lanes) if other == lane]
             pictures = self._in_batches(
@@ -148,11 +168,11 @@ class Assistant:
             batch = pack(rows, self.layout, self.tokenizer.encode, task).batch
             return jax.device_get(engine.score(self.program, self.params, batch)).tolist()
 
-        return self._in_batches(scores, list(requests), 0)
+        return self._in_batches(scores, read_requests(requests), 0)
 
     def reconstruct(self, pictures: Sequence[Picture], *, task: str = "") -> list[np.ndarray]:
         """Pictures through the autoencoder and back, at the size of their lane, uint8 `[H W 3]`."""
-        pixels = [read_picture(picture) for picture in pictures]
+        pixels = [read_picture(picture) for picture in read_list(pictures, "pictures")]
         lanes = self._lanes(LatentLane, task)
         chosen = [nearest_aspect(picture, lanes) for picture in pixels]
         back: dict[int, np.ndarray] = {}
@@ -189,9 +209,9 @@ class Assistant:
         The first candidate is the picture that would be the only one.
         """
         n, question = how.candidates, how.read_back[task]
-        each = _seeds(seeds, len(requests))
+        each = read_seeds(seeds, len(requests))
         many = [request for request in requests for _ in range(n)]
-        tries = [another(seed, k) for seed in each for k in range(n)]
+        tries = [candidate_seed(seed, k) for seed in each for k in range(n)]
         pictures = self.draw(many, seeds=tries, task=task, **{**vars(how), "candidates": 1})
         read = [
             [*self._question((picture, question)), *_to_be_said(request)]
@@ -205,7 +225,7 @@ class Assistant:
 
         What fills a part up is its last request once more, which ends when that does.
         """
-        each = _seeds(seeds, len(requests))
+        each = read_seeds(seeds, len(requests))
         results: list = []
         for at in range(0, len(requests), self.max_rows):
             rows = requests[at : at + self.max_rows]
@@ -215,11 +235,16 @@ class Assistant:
         return results
 
     def _question(self, request: Any) -> Request:
-        if all(isinstance(part, Segment) for part in request):
+        if is_request(request):
             return request
+        if not isinstance(request, list | tuple) or len(request) != 2:
+            raise ValueError(
+                "answer takes a list of (picture, question) pairs, or of lists of segments, "
+                f"not of {type(request).__name__}"
+            )
         picture, question = request
         views = self._views(PatchLane) or self._views(LatentLane)
-        return [Segment(read_picture(picture), views=views), Segment(question)]
+        return [Segment(read_picture(picture), views=views), read_text(question)]
 
     def _canvas(self, request: Request, task: str) -> LatentLane:
         lanes = self._lanes(LatentLane, task)
@@ -232,6 +257,12 @@ class Assistant:
         if not lanes:
             raise ValueError(f"the model has no {kind.__name__} for task {task!r}")
         return lanes
+
+    def _check(self, task: str) -> None:
+        """Raises ValueError for a task that the model was not trained on, as far as known."""
+        if self.tasks and task not in (*self.tasks, *DEFAULT_TASKS, ""):
+            known = ", ".join(sorted(self.tasks))
+            raise ValueError(f"task={task!r}: the model was trained on {known}")
 
     def _views(self, kind: type[Lane]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(x.view for x in self.layout.lanes if isinstance(x, kind)))
@@ -248,36 +279,15 @@ def load(checkpoint: str | os.PathLike | None = None, **options) -> Assistant:
     return Assistant(models.assemble(params, config, path), config, **options)
 
 
-def read_picture(picture: Picture) -> np.ndarray:
-    """uint8 `[H W 3]`. Raises FileNotFoundError, or ValueError if the file is not a picture."""
-    if isinstance(picture, str | os.PathLike):
-        data = epath.Path(picture).read_bytes()
-        try:
-            return decode(data)
-        except ValueError as error:
-            raise ValueError(
-                f"{os.fspath(picture)!r} is not a readable picture: {error}"
-            ) from error
-    return to_rgb(picture)
+def trained_tasks(config: Mapping[str, Any]) -> set[str]:
+    """The tasks that the sources of the training name; none unless all of them do."""
+    sources = config.get("data", {}).get("train", {}).values()
+    named = [source.get("tasks") or [source.get("task")] for source in sources]
+    tasks = {task for names in named for task in names}
+    return tasks if all(tasks) else set()
 
 
 def _to_be_said(request: Request) -> list[Segment]:
     """The last text of a request, as what is to be predicted."""
     texts = [segment for segment in request if segment.modality == "text"]
     return [dataclasses.replace(text, role="target") for text in texts[-1:]]
-
-
-def another(seed: int, k: int) -> int:
-    """The seed of candidate k; the first has that of the request."""
-    return int(np.random.SeedSequence((seed, k)).generate_state(1)[0] >> 1) if k else int(seed)
-
-
-def _seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
-    """One for each request, int32 `[n]`."""
-    each = range(seeds, seeds + n) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if len(each) != n:
-        raise ValueError(f"{len(each)} seeds for {n} requests: give one each")
-    for seed in each:
-        if not 0 <= seed <= LAST_SEED:
-            raise ValueError(f"seed={seed} must be from 0 to {LAST_SEED}")
-    return np.array(each, np.int32)

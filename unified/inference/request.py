@@ -1,0 +1,91 @@
+"""What users give, read and checked before anything is computed: pictures, texts, requests, seeds.
+
+Mistakes raise ValueError, which says what to give instead.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from unified.data.image import decode, to_rgb
+from unified.inference.context import Request
+from unified.sequence import Segment
+
+Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
+Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
+LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
+
+
+def read_picture(picture: Picture) -> np.ndarray:
+    """uint8 `[H W 3]`. Raises FileNotFoundError, or ValueError for what is no picture."""
+    if isinstance(picture, str | os.PathLike):
+        data = epath.Path(picture).read_bytes()
+        try:
+            return decode(data)
+        except ValueError as error:
+            raise ValueError(
+                f"{os.fspath(picture)!r} is not a readable picture: {error}"
+            ) from error
+    if not isinstance(picture, Image.Image | np.ndarray):
+        raise ValueError(f"a picture is a file, a Pillow picture or uint8 [H W 3], not {picture!r}")
+    pixels = to_rgb(picture)
+    if not pixels.size:
+        raise ValueError(f"a picture of {pixels.shape[0]} x {pixels.shape[1]} pixels shows nothing")
+    return pixels
+
+
+def read_text(text: str) -> Segment:
+    """A prompt, a question or an instruction, which must say something."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"a prompt, question or instruction is a text with words, not {text!r}")
+    return Segment(text)
+
+
+def read_list(values: Iterable[Any], what: str) -> list[Any]:
+    """Several of what a single one, a text or a picture, could be mistaken for."""
+    single = isinstance(values, str | os.PathLike | Image.Image)
+    if single or (isinstance(values, np.ndarray) and values.ndim in (2, 3)):
+        raise ValueError(f"give a list of {what}, not one alone")
+    return list(values)
+
+
+def read_requests(requests: Iterable[Request]) -> list[Request]:
+    """Requests with their pictures read."""
+    found = list(requests)
+    for request in found:
+        if not is_request(request):
+            raise ValueError(f"a request is a list of segments, not {type(request).__name__}")
+    return [[_with_pixels(segment) for segment in request] for request in found]
+
+
+def is_request(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(part, Segment) for part in given)
+
+
+def read_seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
+    """One for each request, int32 `[n]`."""
+    if isinstance(seeds, int | np.integer):
+        seeds = range(int(seeds), int(seeds) + n)
+    each = [int(seed) for seed in seeds]
+    if len(each) != n:
+        raise ValueError(f"{len(each)} seeds for {n} requests: give one each")
+    for seed in each:
+        if not 0 <= seed <= LAST_SEED:
+            raise ValueError(f"seed={seed} must be from 0 to {LAST_SEED}")
+    return np.array(each, np.int32)
+
+
+def candidate_seed(seed: int, k: int) -> int:
+    """The seed of candidate k; the first has that of the request."""
+    return int(np.random.SeedSequence((seed, k)).generate_state(1)[0] >> 1) if k else int(seed)
+
+
+def _with_pixels(segment: Segment) -> Segment:
+    if segment.modality == "text":
+        return segment
+    return dataclasses.replace(segment, content=read_picture(segment.content))
