@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from unified.data import rows
 from unified.data.pipeline import Pipeline
 from unified.data.rows import BadRecordsError, merge_states
 from unified.data.sources import BadRecord
@@ -134,8 +133,7 @@ def test_too_many_bad_records_stop_the_run_and_name_the_last():
 def test_an_example_that_no_row_holds_is_a_bad_record(caplog):
     class Source(Numbers):
         def __getitem__(self, i):
-            too_long = Example((Segment("x" * 99),), "text", f"long:{i}")
-            return too_long if i == 4 else super().__getitem__(i)
+            return TooLong()[i] if i == 4 else super().__getitem__(i)
 
     pipeline = make(Source())
     take(pipeline, 6)
@@ -143,10 +141,44 @@ def test_an_example_that_no_row_holds_is_a_bad_record(caplog):
     assert "bad record long:4: larger than a row: needs text 101 (limit 32)" in caplog.text
 
 
-def test_nothing_but_bad_records_ends(monkeypatch):
-    monkeypatch.setattr(rows, "ROUNDS", 20)
-    with pytest.raises(BadRecordsError, match="almost all records are bad"):
-        next(make(Numbers(n=3, bad=(0, 1, 2)), prefetch=0, lookahead=1))
+class TooLong(Numbers):
+    """Examples that no row holds."""
+
+    def __getitem__(self, i):
+        return Example((Segment("x" * 99),), "text", f"long:{i}")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Numbers(30, bad=range(30)), "all 30 examples of a source are bad; the first, numbers"),
+        (TooLong(30), "all 30 examples of a source are bad; the first, long:0: larger than a row"),
+        (Numbers(200, bad=range(150)), "the first 101 of 200 examples of a source are bad"),
+    ],
+    ids=["unreadable", "too long", "more than are allowed"],
+)
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_source_without_a_good_record_ends_the_run_before_it_starts(source, message, others):
+    sources = [Numbers()] * others + [source]
+    with pytest.raises(BadRecordsError, match=message):
+        Pipeline(sources, make_layout(), encode, batch_size=R)
+    if others:
+        left_out = Pipeline(sources, make_layout(), encode, batch_size=R, weights=[1.0, 0.0])
+        assert next(left_out).lanes
+
+
+def test_one_good_record_is_enough():
+    source = Numbers(30, bad=set(range(30)) - {28})
+    assert next(make(source, rows=[3])).lanes
+
+
+def test_records_that_all_turn_bad_end_the_run():
+    source = Numbers(30)
+    pipeline = make(source, prefetch=0, max_bad_records=30)
+    take(pipeline, 2)
+    source.bad = range(30)
+    with pytest.raises(BadRecordsError, match=r"the last 621 records read are all bad, as numbers"):
+        take(pipeline, 100)
 
 
 def test_what_cannot_be_is_refused_at_once():

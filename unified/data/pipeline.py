@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.mixture import drop_conditions, mixture
 from unified.data.packing import check
-from unified.data.rows import Prefetch, RowIterator, bad_records, merge_states
+from unified.data.rows import BadRecordsError, Prefetch, RowIterator, bad_records, merge_states
 from unified.data.sources import BadRecord, Source, open_split
 from unified.data.workers import Workers
 from unified.sequence import Batch, Example, Layout
@@ -34,7 +35,7 @@ class Pipeline(Iterator[Batch]):
     of its own rows; `merge_states` joins them, and any process starts from the joined one.
 
     Raises ValueError for a layout that cannot hold one picture, dropout of an unknown view, or a
-    number out of its range.
+    number out of its range; BadRecordsError for a source without a good record in endless input.
     """
 
     def __init__(
@@ -61,8 +62,11 @@ class Pipeline(Iterator[Batch]):
         _check_numbers(max_bad_records=(max_bad_records, 0))
         if workers and num_examples is not None:
             raise ValueError("workers make endless input: leave out num_examples or workers")
+        make_spans = functools.partial(_expand, layout=layout, encode=encode)
         if num_examples is None:
             examples = mixture(sources, weights, seed=seed)
+            for source in sources if weights is None else itertools.compress(sources, weights):
+                _require_good(source, make_spans, max_bad_records)
         else:
             examples = grain.MapDataset.concatenate([grain.MapDataset.source(s) for s in sources])
             num_examples = min(num_examples, len(examples))
@@ -71,7 +75,7 @@ class Pipeline(Iterator[Batch]):
         self.layout = layout
         make = functools.partial(
             RowIterator,
-            examples.map(functools.partial(_expand, layout=layout, encode=encode)),
+            examples.map(make_spans),
             layout,
             batch_size=batch_size,
             num_examples=num_examples,
@@ -177,6 +181,22 @@ def _check_numbers(**fields: tuple[int, int]) -> None:
     for name, (value, least) in fields.items():
         if value < least:
             raise ValueError(f"data.{name}={value} must be at least {least}")
+
+
+def _require_good(
+    source: Source, make_spans: Callable[[Example | BadRecord], Spans | BadRecord], allowed: int
+) -> None:
+    """Reads up to the first good example, or to one more bad one than is allowed, which is an
+    error: in a mixture the others would take the place of this source, alone it would never end.
+    """
+    n = min(len(source), allowed + 1)
+    found = (make_spans(source[i]) for i in range(n))
+    first = next(found)
+    if isinstance(first, BadRecord) and all(isinstance(other, BadRecord) for other in found):
+        which = f"all {n}" if n == len(source) else f"the first {n} of {len(source)}"
+        raise BadRecordsError(
+            f"{which} examples of a source are bad; the first, {first.origin}: {first.reason}"
+        )
 
 
 def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:

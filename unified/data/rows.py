@@ -23,11 +23,13 @@ from unified.sequence import Batch, Layout
 
 log = logging.getLogger(__name__)
 
-ROUNDS = 1000  # of reading on while some row finds too few good records
+# A source has a good record (`Pipeline` sees to it) and at most `max_bad_records` bad ones, which
+# come back every epoch: after so many times their number without a good one, they have all turned.
+PASSES = 20
 
 
 class BadRecordsError(RuntimeError):
-    """More bad records than the run allows."""
+    """More bad records than the run allows, or no good ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,8 @@ class RowIterator(Iterator[Packed]):
     """Batches of the given `rows` of `batch_size`, from `examples[i] -> Spans | BadRecord`.
 
     Endless, or as many batches as `num_examples` fill, each example once. Every row waits with
-    up to `lookahead` examples to choose from. Raises BadRecordsError after `max_bad_records`.
+    up to `lookahead` examples to choose from. Raises BadRecordsError after `max_bad_records`,
+    or when none is good any more.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class RowIterator(Iterator[Packed]):
         self.rows = [Row(number, Packer(layout)) for number in rows]
         self.num_examples, self.lookahead = num_examples, lookahead
         self.max_bad_records = max_bad_records
+        self.in_vain = 0  # bad examples since the last good one
         self.pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="examples")
 
     def __next__(self) -> Packed:
@@ -115,12 +119,8 @@ class RowIterator(Iterator[Packed]):
 
     def _refill(self) -> None:
         """Brings every row to `lookahead` waiting examples, as far as there are any."""
-        for _ in range(ROUNDS):
-            wanted = [(row, i) for row in self.rows for i in self._draw(row)]
-            if not wanted:
-                return
+        while wanted := [(row, i) for row in self.rows for i in self._draw(row)]:
             self._read(wanted)
-        raise BadRecordsError(f"almost all records are bad, as {self.rows[0].bad[-1:]}")
 
     def _draw(self, row: Row) -> list[int]:
         """The next indices of a row, enough to fill its list."""
@@ -136,10 +136,16 @@ class RowIterator(Iterator[Packed]):
         for (row, index), got in zip(wanted, spans, strict=True):
             if isinstance(got, Spans):
                 row.packer.add(index, got)
+                self.in_vain = 0
             else:
                 self._count(row, got)
 
     def _count(self, row: Row, bad: BadRecord) -> None:
+        self.in_vain += 1
+        if self.in_vain > PASSES * (self.max_bad_records + 1):
+            raise BadRecordsError(
+                f"the last {self.in_vain} records read are all bad, as {bad.origin}: {bad.reason}"
+            )
         known = set(itertools.chain.from_iterable(row.bad for row in self.rows))
         if bad.origin not in known:
             log.warning("bad record %s: %s", bad.origin, bad.reason)
