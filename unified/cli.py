@@ -150,7 +150,13 @@ def _command(commands, run, summary: str) -> argparse.ArgumentParser:
     command.add_argument(
         "--checkpoint", metavar="DIR", help="a release, or a run of train.py (default: as shipped)"
     )
-    command.add_argument("--seed", type=int, default=0, help=_DEFAULT)
+    command.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help=f"the same seed gives the same result, up to the rounding of the machine, and of a "
+        f"batch where Python asks for several at once ({_DEFAULT})",
+    )
     return command
 
 

@@ -134,6 +134,7 @@ def test_help_shows_the_defaults(monkeypatch, tmp_path):
     assert f"slower and finer (default: {shipped['steps']})" in text("edit")
     assert "at which guidance acts; 1 is noise, 0 the picture (default: 0.0 1.0)" in text("edit")
     assert "file to write, over one that is there (default: edited.png)" in text("edit")
+    assert "the same result, up to the rounding of the machine" in text("generate")
     monkeypatch.setattr(cli, "SHIPPED", tmp_path / "none.json")
     assert f"slower and finer (default: {own.steps})" in text("edit")
 

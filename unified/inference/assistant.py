@@ -5,9 +5,12 @@
     [answer] = assistant.answer([(picture, "how many apples are there?")])
     [edited] = assistant.edit([picture], ["make the apples green"])
 
-Requests are batched; row i of a batch equals the same request alone with the same seed. Anything
-else is a list of segments: `write` continues it with text, `draw` with a picture, and appending
-the result as a segment goes on from there (interleaved documents).
+Requests are batched; row i of a batch equals the same request alone with the same seed, up to the
+rounding of the compute dtype: in bfloat16, that of the model that ships, up to 2/255 a pixel, and a
+text (above all at a temperature) or the choice of a candidate may then come out differently.
+
+Anything else is a list of segments: `write` continues it with text, `draw` with a picture, and
+appending the result as a segment goes on from there (interleaved documents).
 """
 
 import dataclasses
