@@ -126,6 +126,7 @@ DRAWING = {  # type, meaning, and default of a model whose config does not say
         (0.0, 1.0),
     ),
     "renorm": (str, "what keeps guided velocities from growing", "global"),
+    "renorm_min": (float, "the least factor by which it may scale them down", 0.0),
     "candidates": (int, "pictures drawn, to keep the one that the model reads best", 1),
 }
 WRITING = {
@@ -133,6 +134,7 @@ WRITING = {
     "temperature": (float, "0 takes the likeliest token; 1 draws as trained", 0.0),
     "top_k": (int, "draw among so many likeliest tokens; 0 for all", 0),
     "top_p": (float, "draw among the likeliest tokens that make up this probability", 1.0),
+    "stop": (str, "end the answer before this text; may be given several times", ()),
 }
 SHIPPED = Path(__file__).parent / "checkpoints" / "emoji" / "config.json"
 
@@ -179,7 +181,8 @@ def _add_drawing(command: argparse.ArgumentParser, output: str, names: set[str])
 
 
 def _add_writing(command: argparse.ArgumentParser) -> None:
-    _add(command.add_argument_group("writing"), WRITING, {}, {})
+    shape = {"stop": {"action": "append", "metavar": "TEXT"}}
+    _add(command.add_argument_group("writing"), WRITING, shape, {})
 
 
 def _add(
@@ -192,7 +195,7 @@ def _add(
     for name, (kind, text, default) in options.items():
         extra = shape.get(name, {"metavar": {int: "N", float: "X"}.get(kind)})
         value = defaults.get(name, default)
-        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        shown = " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else value
         text = f"{text} (default: {shown})"
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text, **extra)
 

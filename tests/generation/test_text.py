@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unified.generation.text import OPEN, generate_text
+from unified.generation.text import OPEN, cut, generate_text
 from unified.processes.autoregressive import GREEDY, Sampling
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -40,6 +40,12 @@ def test_rows_end_at_a_stop_id_or_at_the_limit():
     ids, lengths = decode(count_up, [5, 8, 0], max_tokens=4, pad_id=11)
     np.testing.assert_array_equal(ids, [[6, 7, 8, 11], [11, 11, 11, 11], [1, 2, 3, 4]])
     np.testing.assert_array_equal(lengths, [3, 0, 4])
+
+
+def test_a_text_ends_before_the_first_stop_string():
+    assert cut("two dogs. a cat!", ("!", ". ", "bird")) == "two dogs"
+    assert cut("two dogs", ["dog"]) == "two "
+    assert cut("two dogs", ()) == cut("two dogs", ["cat"]) == "two dogs"
 
 
 def test_tokens_take_consecutive_places_until_the_end_and_then_are_invisible():

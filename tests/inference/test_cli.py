@@ -31,7 +31,7 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
     outputs = [tmp_path / name for name in ("a.png", "b.png", "c.jpg")]
     for seed, out in enumerate(outputs[:2]):
         assert cli.main(["generate", "a dog", *at, "--seed", str(seed), "-o", str(out)]) == 0
-    guidance = ["--text-scale", "2", "--interval", "0.2", "0.9", "--renorm", "global"]
+    guidance = ["--text-scale=2", "--interval", "0.2", "0.9", "--renorm=global", "--renorm-min=1"]
     assert cli.main(["edit", picture, "remove it", *at, *guidance, "-o", str(outputs[2])]) == 0
     for out in outputs:
         with Image.open(out) as image:
@@ -39,8 +39,11 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
     assert outputs[0].read_bytes() != outputs[1].read_bytes()
 
     capsys.readouterr()
-    assert cli.main(["answer", picture, "how many?", *at, "--max-tokens", "6"]) == 0
-    assert capsys.readouterr().out.strip()
+    question = ["answer", picture, "how many?", *at, "--max-tokens", "6"]
+    assert cli.main(question) == 0
+    said = capsys.readouterr().out.strip()
+    assert cli.main([*question, "--stop", "no such text", "--stop", said[1]]) == 0
+    assert capsys.readouterr().out.strip() == said.partition(said[1])[0]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--max-tokens", "0"], "at least 1"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--temperature", "nan"], "temperature=nan"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--temperature", "inf"], "temperature=inf"),
+        (["answer", "GOOD", "--checkpoint", "RELEASE", "--stop", ""], "stop='' is at the start"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--top-k=-1"], "top_k=-1 must be"),
         (["answer", "GOOD", "--checkpoint", "RELEASE", "--top-p", "nan"], "top_p=nan must be"),
     ],
@@ -125,7 +129,7 @@ def test_help_shows_the_defaults(monkeypatch, tmp_path):
     written = inspect.signature(Assistant.write).parameters
     for name, (_, meaning, default) in cli.WRITING.items():
         assert default == written[name].default
-        assert f"{meaning} (default: {default})" in text("answer")
+        assert f"{meaning} (default: {'none' if default == () else default})" in text("answer")
     own = Drawing()
     assert {name: default for name, (*_, default) in cli.DRAWING.items()} == {
         name: getattr(own, name) for name in cli.DRAWING

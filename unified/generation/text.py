@@ -19,6 +19,14 @@ from unified.sequence import OPEN, Tokens
 DecodeStep = Callable[[Any, jax.Array, Tokens, jax.Array], tuple[jax.Array, Any]]
 
 
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the strings `stops`.
+
+    They are found in the text and not while ids are drawn: one may begin or end inside a token.
+    """
+    return text[: min((text.find(stop) for stop in stops if stop in text), default=None)]
+
+
 def generate_text(
     step: DecodeStep,
     state: Any,

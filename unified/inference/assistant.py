@@ -25,6 +25,7 @@ from flax import nnx
 
 from unified.data.image import fit_latent, nearest_aspect
 from unified.generation.drawing import Drawing
+from unified.generation.text import cut
 from unified.inference import engine
 from unified.inference.context import (
     Request,
@@ -117,12 +118,19 @@ class Assistant:
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        stop: str | Sequence[str] = (),
         seeds: Seeds = 0,
         task: str = "",
     ) -> list[str]:
-        """Text that follows each request. Temperature 0 is greedy; top-k 0 and top-p 1 are off."""
+        """Text that follows each request. Temperature 0 is greedy; top-k 0 and top-p 1 are off.
+
+        It ends where the model ends it, at `max_tokens`, or before the first of the strings `stop`.
+        """
         if max_tokens < 1:
             raise ValueError(f"max_tokens={max_tokens} leaves nothing to write: at least 1")
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if "" in stops:
+            raise ValueError("stop='' is at the start of every text: name what should end it")
         how: dict[str, Any] = {"lane": self._lanes(TextLane, task)[0], "max_tokens": max_tokens}
         how["sampling"] = Sampling(temperature, top_k, top_p)
 
@@ -130,7 +138,8 @@ class Assistant:
             contexts = pack(rows, self.layout, self.tokenizer.encode, task)
             written = engine.write(self.program, self.params, contexts, seeds, **how)
             ids, lengths = jax.device_get(written)
-            return [self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
+            said = (self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True))
+            return [cut(text, stops) for text in said]
 
         return self._in_batches(texts, read_requests(requests), seeds)
 
