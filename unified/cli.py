@@ -7,8 +7,6 @@ import argparse
 import io
 import json
 import logging
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from unified import inference  # imports JAX
 
-        keep_compiled()
-        args.run(inference.load(args.checkpoint), args)
+        args.run(inference.load(args.checkpoint, keep_compiled=True), args)
     except (OSError, ValueError) as error:
         print(f"unified {args.command}: error: {error}", file=sys.stderr)
         return 1
@@ -61,29 +58,6 @@ def edit(assistant: Any, args: argparse.Namespace) -> None:
 def answer(assistant: Any, args: argparse.Namespace) -> None:
     options = _given(args, WRITING)
     print(*assistant.answer([(args.picture, args.question)], seeds=args.seed, **options))
-
-
-def keep_compiled() -> bool:
-    """Lets JAX keep compiled programs in the user's cache folder, so that the next command of the
-    kind starts at once. They are of this machine, whose folder others may share.
-
-    Leaves a cache that the user has set; returns whether there is one now.
-    """
-    import jax
-
-    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        return True
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "unified" / platform.node()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    if not os.access(folder, os.W_OK):
-        return False
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    return True
 
 
 def parser() -> argparse.ArgumentParser:

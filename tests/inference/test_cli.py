@@ -1,7 +1,6 @@
 """The command `unified`, in process and as a user's shell starts it."""
 
 import inspect
-import os
 import subprocess
 import sys
 
@@ -92,36 +91,6 @@ def test_mistakes_are_told_in_a_line(
     assert complaint in said.err
     assert said.err.count("\n") == 1
     assert not said.out
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch):
-    """Programs of the tests are kept by no one."""
-    monkeypatch.setattr(cli, "keep_compiled", lambda: False)
-
-
-COMPILE = """
-import jax
-from unified import cli
-print(cli.keep_compiled())
-jax.jit(lambda x: x + 1)(1.0)
-"""
-
-
-def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
-    def run(cache):
-        env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-        del env["JAX_COMPILATION_CACHE_DIR"]  # that of the tests
-        del env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
-        command = [sys.executable, "-W", "error", "-c", COMPILE]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-        return done.stdout.strip(), done.stderr
-
-    assert run(tmp_path) == ("True", "")
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any("lambda" in path.name for path in kept)
-    (tmp_path / "file").touch()
-    assert run(tmp_path / "file") == ("False", "")
 
 
 def test_help_shows_the_defaults(monkeypatch, tmp_path):

@@ -1,6 +1,9 @@
 """Models come from a release, from a run in progress, or from the package."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 import unified
+from unified.inference import compiled
 from unified.inference.request import read_picture
 from unified.training.checkpoint import Checkpoints
 from unified.training.step import TrainState
@@ -63,3 +67,37 @@ def test_what_is_no_picture_is_named(tmp_path):
         read_picture(tmp_path / "bad.png")
     with pytest.raises(FileNotFoundError):
         read_picture(tmp_path / "none.png")
+
+
+def test_loading_keeps_compiled_programs_if_asked(release, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compiled, "keep", lambda: asked.append(True))
+    unified.load(release)
+    assert not asked
+    unified.load(release, keep_compiled=True)
+    assert asked
+
+
+COMPILE = """
+import jax
+from unified.inference import compiled
+jax.jit(jax.numpy.negative)(1.0)
+print(compiled.keep())  # from here on
+jax.jit(lambda x: x + 1)(1.0)
+"""
+
+
+def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
+    def run(cache):
+        env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+        del env["JAX_COMPILATION_CACHE_DIR"]  # that of the tests
+        del env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+        command = [sys.executable, "-W", "error", "-c", COMPILE]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return done.stdout.strip(), done.stderr
+
+    assert run(tmp_path) == ("True", "")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("lambda" in path.name for path in kept)
+    (tmp_path / "file").touch()
+    assert run(tmp_path / "file") == ("False", "")

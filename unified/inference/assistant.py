@@ -26,7 +26,7 @@ from flax import nnx
 from unified.data.image import fit_latent, nearest_aspect
 from unified.generation.drawing import Drawing
 from unified.generation.text import cut
-from unified.inference import engine
+from unified.inference import compiled, engine
 from unified.inference.context import (
     Request,
     pack,
@@ -280,12 +280,19 @@ class Assistant:
         return tuple(dict.fromkeys(x.view for x in self.layout.lanes if isinstance(x, kind)))
 
 
-def load(checkpoint: str | os.PathLike | None = None, **options) -> Assistant:
+def load(
+    checkpoint: str | os.PathLike | None = None, *, keep_compiled: bool = False, **options
+) -> Assistant:
     """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
 
     Default: the one that ships. `options` are those of `Assistant`. Raises FileNotFoundError for a
     folder that is neither, ValueError for parameters that do not fit the config beside them.
+
+    A request of a new shape (number of requests, length, steps) compiles for seconds.
+    `keep_compiled` keeps all that this process compiles for the next one, as `compiled.keep` says.
     """
+    if keep_compiled:
+        compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
     params, config = models.read(path)
     return Assistant(models.assemble(params, config, path), config, **options)
