@@ -8,7 +8,7 @@ from flax import nnx
 
 from unified.data.expand import expand
 from unified.data.packing import assemble
-from unified.inference import Drawing
+from unified.inference import Drawing, engine
 from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
 from unified.inference.request import candidate_seed, read_seeds
@@ -139,6 +139,22 @@ def test_the_candidate_is_kept_that_reads_most_like_its_prompt(assistant):
     elsewhere = {"candidates": 2, "read_back": {"layout": question}}  # not of this task
     for one, same in zip(assistant.generate(many, seeds=seeds, **elsewhere), tries, strict=True):
         np.testing.assert_array_equal(one, same)
+
+
+def test_a_request_without_text_has_one_candidate(assistant, monkeypatch):
+    drawn = []
+
+    def draw(program, params, contexts, block, seeds, guidance, **_):
+        drawn.append(seeds.tolist())
+        return np.zeros((len(seeds), 16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(engine, "draw", draw)
+    monkeypatch.setattr(engine, "score", lambda program, params, batch: np.arange(4.0))
+    how = {"candidates": 3, "read_back": {"": "what is it?"}}
+    assistant.draw([[], [Segment("a dog")]], seeds=[3, 4], **how)
+    assert drawn == [[3, 4, candidate_seed(4, 1), candidate_seed(4, 2)]]
+    assistant.draw([[]], seeds=3, **how)
+    assert drawn[1:] == [[3]]
 
 
 def test_more_requests_than_rows_come_in_order(assistant):

@@ -158,7 +158,7 @@ class Assistant:
         """
         requests = read_requests(requests)
         how = dataclasses.replace(self.drawing, **drawing)
-        if how.candidates > 1 and task in how.read_back:
+        if how.candidates > 1 and task in how.read_back and any(map(_to_be_said, requests)):
             return self._draw_best(requests, seeds, task, how)
         lanes = [self._canvas(request, task) for request in requests]
         drawn: dict[int, np.ndarray] = {}
@@ -218,19 +218,26 @@ class Assistant:
     def _draw_best(self, requests: list[Request], seeds, task: str, how: Drawing) -> list:
         """Of the candidates for each request, the one from which its text is read most surely.
 
-        The first candidate is the picture that would be the only one.
+        A request without text has one candidate; the first is the picture that would be the only.
         """
-        n, question = how.candidates, how.read_back[task]
         each = read_seeds(seeds, len(requests))
-        many = [request for request in requests for _ in range(n)]
-        tries = [candidate_seed(seed, k) for seed in each for k in range(n)]
-        pictures = self.draw(many, seeds=tries, task=task, **{**vars(how), "candidates": 1})
+        count = lambda request: how.candidates if _to_be_said(request) else 1
+        tries = [(i, k) for i, request in enumerate(requests) for k in range(count(request))]
+        pictures = self.draw(
+            [requests[i] for i, _ in tries],
+            seeds=[candidate_seed(each[i], k) for i, k in tries],
+            task=task,
+            **{**vars(how), "candidates": 1},
+        )
         read = [
-            [*self._question((picture, question)), *_to_be_said(request)]
-            for picture, request in zip(pictures, many, strict=True)
+            [*self._question((picture, how.read_back[task])), *_to_be_said(requests[i])]
+            for picture, (i, _) in zip(pictures, tries, strict=True)
         ]
-        best = np.reshape(self.score(read), (-1, n)).argmax(1)
-        return [pictures[n * i + k] for i, k in enumerate(best)]
+        best: dict[int, tuple[float, np.ndarray]] = {}
+        for (i, _), score, picture in zip(tries, self.score(read), pictures, strict=True):
+            if i not in best or score > best[i][0]:
+                best[i] = score, picture
+        return [picture for _, picture in best.values()]
 
     def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
         """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.
