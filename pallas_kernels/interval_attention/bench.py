@@ -3,6 +3,7 @@
     python -m pallas_kernels.interval_attention.bench cost --chip v5e --way forward --visit partial
     python -m pallas_kernels.interval_attention.bench splash --chip v5e --way backward --block 1024
     python -m pallas_kernels.interval_attention.bench workloads --full 1076 --partial 1091 --row 299
+    python -m pallas_kernels.interval_attention.bench plan --chip v5e --length 16384
     python -m pallas_kernels.interval_attention.bench compile --chip v5p --heads 16,16,72
 
 `cost` compiles a kernel on dense grids of three sizes and fits cycles per visit and head, per block
@@ -11,6 +12,7 @@ compiler takes a plan's words for zeros, so our kernels run in the mode of `Tile
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +81,18 @@ def cost(options) -> None:
     print(f"row {fit.row:.0f}, key head {fit.fixed:.0f} cycles")
 
 
+def plan(options) -> None:
+    """Prints what it costs to make a plan: cycles of all its operations, and bytes they move."""
+    chip = CHIPS[options.chip]
+    with Profile.of(chip) as profile:
+        make = functools.partial(make_plan, block_q=options.block_q, block_k=options.block_k)
+        vectors = [profile.shape(jnp.int32, 1, options.length)] * 3
+        cycles = profile.cycles(make, vectors, operations="")
+        cost: Any = jax.jit(make).lower(*vectors).compile().cost_analysis()
+    print(f"{options.chip} plan of {options.length} tokens: {cycles} cycles,", end=" ")
+    print(f"{cycles / chip.clock * 1e6:.0f} us, {cost['bytes accessed'] / 1e6:.1f} MB")
+
+
 def workloads(options) -> None:
     """Prints blocks and milliseconds of the benchmark rows, from what `cost` said of a visit."""
     chip, (N, K, _) = CHIPS[options.chip], map(int, options.heads.split(","))
@@ -143,6 +157,7 @@ def main() -> None:
         "workloads": workloads,
         "cost": cost,
         "splash": bench_splash.cost,
+        "plan": plan,
         "compile": compile_layers,
     }
     parser.add_argument("command", choices=commands)

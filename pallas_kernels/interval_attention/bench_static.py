@@ -97,19 +97,18 @@ class Profile(NamedTuple):
         """An argument of a program for one device."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self.sharding)
 
-    def cycles(self, run: Callable, args) -> int:
-        """Of the kernels in `run`."""
+    def cycles(self, run: Callable, args, operations: str = "attention|splash") -> int:
+        """Of those operations of `run` in whose names the pattern is found: by default kernels."""
         jax.jit(run).lower(*args).compile()
         found: dict[str, int] = {}
         for path in glob.glob(f"{self.dump}/*static_llo_profile.textproto"):
             with open(path) as file:
                 estimates = _ESTIMATE.findall(file.read())
             os.remove(path)
-            found |= {name: int(n) for name, n in estimates if _KERNEL.search(name)}
+            found |= {name: int(n) for name, n in estimates if re.search(operations, name)}
         return sum(found.values())
 
 
-_KERNEL = re.compile("attention|splash")
 _ESTIMATE = re.compile(r'hlo_op_estimate \{\s+hlo_op_name: "(.*?)".*?estimated_cycles: (\d+)', re.S)
 
 

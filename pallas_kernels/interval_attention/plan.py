@@ -3,8 +3,9 @@
 The scores of `T` queries and `S` keys fall into `block_q x block_k` blocks. A block is full if
 every pair in it is visible, partial if some pair may be, and otherwise it is visited by nobody.
 The clocks of a query block are summed up by the minima and maxima of its runs (stretches in which
-the clock rises by one or rests), so that finding the blocks takes `S x T / block_q` comparisons,
-and is exact for queries laid out stream after stream, each sorted by itself.
+the clock rises by one or rests), so that finding the blocks takes `RUNS x S x T / block_q`
+comparisons, and is exact for queries laid out stream after stream, each sorted by itself, while no
+block holds more than `RUNS` stretches.
 
 `B` batch, `T` queries, `S` keys, `n` blocks of queries, `m` of keys, `C` capacity of a list.
 """
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-RUNS = 16  # told apart in a query block; further ones count as one
+RUNS = 64  # told apart in a query block; further ones count as one
 
 # A visit in one int32, from the lowest bit: four flags, the block of the other axis, whether it is
 # full, and the block of the axis the list goes along. Sorted, they are in visiting order.
@@ -176,10 +177,11 @@ def make_plan(
     `block_columns`: keys of a block in the lists along the keys, a multiple of `block_k`, which it
     is by default.
 
-    Raises ValueError for `MAX_BLOCKS` blocks or more along an axis, for sizes below 1 or that are
-    no multiples, and for clocks that are no whole numbers.
+    Raises ValueError for shapes that do not agree, `MAX_BLOCKS` blocks or more along an axis, sizes
+    below 1 or that are no multiples, and clocks that are no whole numbers.
     """
     clock, start, stop = whole_numbers(clock=clock, start=start, stop=stop)
+    check_shapes(clock, start, stop)
     sizes = {"block_q": block_q, "block_k": block_k, "capacity": capacity, "span": span}
     sizes["block_columns"] = block_columns
     if wrong := {name: size for name, size in sizes.items() if size is not None and size < 1}:
@@ -210,6 +212,18 @@ def whole_numbers(**arrays: Array) -> tuple[Array, ...]:
         if not jnp.issubdtype(x.dtype, jnp.integer):
             raise ValueError(f"{name} counts tokens and must be int32, not {x.dtype}")
     return tuple(x.astype(jnp.int32) for x in arrays.values())
+
+
+def check_shapes(clock: Array, start: Array, stop: Array) -> None:
+    """Raises ValueError unless they are `[B T]`, `[B S]` and `[B S]`, and none is empty."""
+    shapes = clock.shape, start.shape, stop.shape
+    fit = {len(shape) for shape in shapes} == {2} and start.shape == stop.shape
+    if not fit or clock.shape[0] != start.shape[0] or 0 in (*clock.shape, *start.shape):
+        clock_shape, start_shape, stop_shape = shapes
+        raise ValueError(
+            f"clock {clock_shape} must be [B T], start {start_shape} and stop {stop_shape} [B S], "
+            "and none empty"
+        )
 
 
 def in_blocks(x: Array, block: int, **pad) -> Array:

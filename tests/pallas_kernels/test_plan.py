@@ -85,6 +85,20 @@ def test_every_visit_of_the_packings_is_needed(name, two_streams):
     assert visited == least == full + partial and bool(plan.fits)
 
 
+def captions_of_pictures(text: int, picture: int, pairs: int, documents: int):
+    """Two streams, of which a block holds many short stretches."""
+    document = [(text, "causal"), (picture, "noise")] * pairs
+    return intervals([document] * documents, 16384, two_streams=True)
+
+
+@pytest.mark.parametrize("pairs", [1, 200], ids=["documents", "one document"])
+def test_short_stretches_in_two_streams_cost_no_block_too_many(pairs):
+    stats = make_plan(
+        *captions_of_pictures(9, 64, pairs, 200 // pairs), block_q=512, block_k=512
+    ).stats
+    assert int(stats.visited[0]) == int(stats.least[0])
+
+
 def test_counts_of_the_published_row():
     plan = make_plan(*packing("mixed_16k"), block_q=512, block_k=512)
     assert [int(x[0]) for x in plan.stats] == [215, 96, 119, 215]
@@ -190,6 +204,19 @@ def test_sizes_below_one_are_named(size):
     mask = causal(300)
     with pytest.raises(ValueError, match=f"{{'{size}': 0}}: sizes of a plan are at least 1"):
         make_plan(*mask, **{"block_q": 128, "block_k": 128, size: 0})
+
+
+def test_shapes_that_do_not_agree_are_named():
+    clock, start, stop = causal(300)
+    sizes = {"block_q": 128, "block_k": 128}
+    wrong = r"must be \[B T\], start \(1, 300\) and stop \(1, {}\) \[B S\]"
+    with pytest.raises(ValueError, match=wrong.format(128)):
+        make_plan(clock, start, stop[:, :128], **sizes)
+    for other in (clock[0], clock[:, :0], np.repeat(clock, 2, 0)):
+        with pytest.raises(ValueError, match=wrong.format(300)):
+            make_plan(other, start, stop, **sizes)
+    with pytest.raises(ValueError, match="block_columns=192 is not a multiple of block_k=128"):
+        make_plan(clock, start, stop, **sizes, block_columns=192)
 
 
 def test_is_the_same_under_vmap_scan_and_shard_map():
