@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.interval_attention import dispatch, reference
 from pallas_kernels.interval_attention.dispatch import Plans, make_plans
+from pallas_kernels.interval_attention.manual import vary_alike
 from pallas_kernels.interval_attention.plan import Plan, make_plan, whole_numbers
 
 IMPLEMENTATIONS = ("reference", *dispatch.KERNELS)
@@ -38,7 +39,8 @@ def interval_attention(
     Query head n reads key head `n // (N / K)`. `scale` defaults to `H ** -0.5`; `soft_cap` c turns
     a score s into `c tanh(s / c)`. Statistics are float32, the output has the dtype of `q`. A
     query that sees no key gives zeros, lse -inf and zero gradients. `return_lse` adds the float32
-    log-sum-exp of the scores, differentiable too.
+    log-sum-exp of the scores, differentiable too. Inputs must be finite: kernels may spread a NaN
+    to queries of its row that do not see it.
 
     `plan`: what `make_plan` or `make_plans` (one for each kernel) gave for these very clocks and
     intervals; kernels visit its blocks, and make one of their own at every call without it. The
@@ -46,13 +48,18 @@ def interval_attention(
     `implementation`: None is the best for the platform being compiled for, which on a CPU is the
     reference; a name is used or fails; a named kernel runs on a CPU in Pallas's interpret mode,
     also where its chip would refuse (float32 on a GPU). Whether a GPU is a Hopper is asked of this
-    machine, so that a program compiled ahead for another one gets the reference.
+    machine, so that a program compiled ahead for another one gets the reference. In a `shard_map`
+    a kernel by name runs on a CPU with `check_vma=False` alone.
 
-    Raises ValueError if shapes disagree, clocks are no whole numbers or the implementation is
-    unknown; and when the program is lowered, if the named kernel cannot do the call there.
+    Raises ValueError if shapes disagree, clocks are no whole numbers, `soft_cap` is not positive or
+    the implementation is unknown; and when the program is lowered, if the named kernel cannot do
+    the call there. TypeError for what is no plan.
     """
     _check(q, k, v, clock, start, stop, plan)
+    if soft_cap is not None and not soft_cap > 0:
+        raise ValueError(f"soft_cap={soft_cap} must be positive; leave it out for none")
     clock, start, stop = whole_numbers(clock=clock, start=start, stop=stop)
+    q, k, v, clock, start, stop, plan = vary_alike((q, k, v, clock, start, stop, plan))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if implementation == "reference":
         run = reference.interval_attention
@@ -67,6 +74,9 @@ def interval_attention(
 
 
 def _check(q, k, v, clock, start, stop, plan) -> None:
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        if x.ndim != 4:
+            raise ValueError(f"{name} has shape {x.shape}, but must have four axes, [B T N H]")
     (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
     wanted = {
         "k": (k, (B, S, K, H)),
@@ -75,13 +85,16 @@ def _check(q, k, v, clock, start, stop, plan) -> None:
         "start": (start, (B, S)),
         "stop": (stop, (B, S)),
     }
-    plans = plan if isinstance(plan, Mapping) else {"plan": plan} if plan else {}
+    plans = plan if isinstance(plan, Mapping) else {"plan": plan} if plan is not None else {}
     if isinstance(plan, Mapping) and (unknown := plan.keys() - dispatch.KERNELS.keys()):
         raise ValueError(f"plans for {sorted(unknown)}: the kernels are {sorted(dispatch.KERNELS)}")
+    if wrong := [p for p in plans.values() if not isinstance(p, Plan)]:
+        raise TypeError(f"{wrong[0]!r} is no plan: make one with make_plan or make_plans")
     if 0 in (*q.shape, *v.shape):
         raise ValueError(f"q {q.shape} and v {v.shape}: attention needs at least one of everything")
     for name, p in plans.items():
-        wanted |= {f"{name}.clock": (p.clock, (B, T)), f"{name}.start": (p.start, (B, S))}
+        wanted[f"{name}.clock"] = p.clock, (B, T)
+        wanted |= {f"{name}.start": (p.start, (B, S)), f"{name}.stop": (p.stop, (B, S))}
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, but q {q.shape} asks for {shape}")

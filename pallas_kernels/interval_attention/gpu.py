@@ -17,6 +17,7 @@ from jax import Array
 from pallas_kernels.interval_attention import gpu_backward, gpu_forward
 from pallas_kernels.interval_attention.gpu_forward import MAX_WARPGROUPS, Options
 from pallas_kernels.interval_attention.gpu_warpgroup import PIECE, ROWS
+from pallas_kernels.interval_attention.manual import vary_alike
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 
 TILE = ROWS * MAX_WARPGROUPS  # queries, or keys, that a program works for at a time
@@ -113,11 +114,13 @@ def _run(kernels, options: Options, *args):
 
     With them it could neither be differentiated under remat, nor be one of several platforms.
     """
-    if not options.simulated:
-        return kernels(options, *args)
-    results = jax.eval_shape(functools.partial(kernels, options), *args)
-    simulate = functools.partial(_jitted(kernels), options)
-    return jax.pure_callback(simulate, results, *args, vmap_method="sequential")
+    if options.simulated:
+        results = jax.eval_shape(functools.partial(kernels, options), *args)
+        simulate = functools.partial(_jitted(kernels), options)
+        results = jax.pure_callback(simulate, results, *args, vmap_method="sequential")
+    else:
+        results = kernels(options, *args)
+    return vary_alike((args, results))[1]
 
 
 @functools.cache

@@ -82,7 +82,9 @@ def _start(at: _Refs):
 
 
 def _turn(at: _Refs):
-    """Begins a block of queries. Its sums start from the finite ones before it, faded to zero."""
+    """Begins a block of queries. The sums of the one before it stay: its first visit fades them to
+    zero, if they are finite.
+    """
     at.clocks[...] = jnp.broadcast_to(at.clock[...], at.clocks.shape[::-1]).T
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.interval_attention.manual import struct
 from pallas_kernels.interval_attention.plan import (
     FIRST,
     FULL,
@@ -131,7 +132,7 @@ class Walk(NamedTuple):
                 scratch_shapes=[pltpu.VMEM(*s) for s in scratch],
                 **specs,
             ),
-            out_shape=[_struct(shape, dtype, args) for shape, dtype in outputs],
+            out_shape=[struct(shape, dtype, args[0]) for shape, dtype in outputs],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=(*semantics, "arbitrary"),
                 vmem_limit_bytes=VMEM_BYTES,
@@ -140,13 +141,6 @@ class Walk(NamedTuple):
             interpret=self.tiles.interpret,
             name=name,
         )(words.reshape(-1), *args)
-
-
-def _struct(shape, dtype, args) -> jax.ShapeDtypeStruct:
-    """A result that varies over the axes of a `shard_map` over which the arguments vary."""
-    types = [jax.typeof(x).manual_axis_type for x in args]
-    widest = max(types, key=lambda t: len(t.varying))
-    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=widest)
 
 
 def bounds(start: jax.Array, stop: jax.Array) -> jax.Array:

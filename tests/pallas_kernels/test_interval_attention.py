@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from pallas_kernels.interval_attention import interval_attention, make_plan, reference
+from pallas_kernels.interval_attention import gpu, interval_attention, make_plan, reference
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import (
     IMPLEMENTATIONS,
@@ -133,6 +134,12 @@ def test_wrong_shapes_and_unknown_implementations_say_what_is_wrong():
         interval_attention(q[:, :, :3], k, v, clock, start, stop)
     with pytest.raises(ValueError, match=r"'abacus'; choose one of .*'reference'"):
         interval_attention(q, k, v, clock, start, stop, implementation="abacus")
+    with pytest.raises(ValueError, match=r"q has shape \(2, 53, 4\), but must have four axes"):
+        interval_attention(q[..., 0], k, v, clock, start, stop)
+    with pytest.raises(ValueError, match="soft_cap=0 must be positive; leave it out"):
+        interval_attention(q, k, v, clock, start, stop, soft_cap=0)
+    with pytest.raises(TypeError, match="3 is no plan: make one with make_plan"):
+        interval_attention(q, k, v, clock, start, stop, plan=3)
 
 
 def test_clocks_of_any_integer_type_count_alike_and_others_are_refused():
@@ -154,19 +161,37 @@ def test_a_plan_whose_blocks_suit_no_kernel_leaves_the_call_to_the_reference():
     assert "tpu_custom_call" not in text
 
 
-def test_gradients_in_a_shard_map_are_those_of_one_device():
+ROWS, HEADS = P("devices"), P(None, None, "devices")
+SHARED = {"rows": ((ROWS,) * 6, ROWS), "query heads": ((HEADS, *[P()] * 5), HEADS)}
+
+
+def total_in_a_shard_map(what: str):
+    """The sum of the squared outputs, whose arguments are shared out over two devices."""
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    given, result = SHARED[what]
+    attend = jax.shard_map(interval_attention, mesh=mesh, in_specs=given, out_specs=result)
+    return lambda *args: jnp.sum(attend(*args).astype(jnp.float32) ** 2)
+
+
+@pytest.mark.parametrize("what", SHARED)
+def test_gradients_in_a_shard_map_are_those_of_one_device(what):
     intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
     qkv, _ = inputs(2, LENGTH, LENGTH, 2, 1, 16, 16)
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = jax.sharding.PartitionSpec("rows")
-
-    def total(attend, *qkv):
-        return jnp.sum(attend(*qkv, *intervals) ** 2)
-
-    shared = jax.shard_map(interval_attention, mesh=mesh, in_specs=(rows,) * 6, out_specs=rows)
-    grad = lambda attend: jax.jit(jax.grad(functools.partial(total, attend), (0, 1, 2)))(*qkv)
-    for got, want in zip(grad(shared), grad(interval_attention), strict=True):
+    alone = lambda *args: jnp.sum(interval_attention(*args) ** 2)
+    grad = lambda total: jax.jit(jax.grad(total, (0, 1, 2)))(*qkv, *intervals)
+    for got, want in zip(grad(total_in_a_shard_map(what)), grad(alone), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("what", SHARED)
+def test_kernels_stand_in_a_shard_map(what, platform, monkeypatch):
+    monkeypatch.setattr(gpu, "_is_hopper", lambda: True)
+    intervals = oracle.pack(oracle.TYPICAL, LENGTH)[:3]
+    qkv, _ = inputs(2, LENGTH, LENGTH, 2, 1, 16, 16, "bfloat16")
+    traced = jax.jit(jax.grad(total_in_a_shard_map(what), (0, 1, 2))).trace(*qkv, *intervals)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("tpu_custom_call") + text.count("@mosaic_gpu") >= 2
 
 
 REFUSED = {
