@@ -72,6 +72,14 @@ def test_missing_and_damaged_files_are_named(params, tmp_path):
         release.load(tmp_path)
 
 
+@pytest.mark.parametrize("text", ['{"model": ', "[]", ""])
+def test_a_damaged_config_is_named(text, params, tmp_path):
+    release.save(tmp_path, params, {})
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*: copy it again"):
+        release.load(tmp_path)
+
+
 def test_a_package_path_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert release.resolve("unified/interop/release.py").read_text().startswith('"""A released')

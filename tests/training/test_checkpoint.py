@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,26 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         assert checkpoints.newest.endswith("/5")
         with pytest.raises(ValueError, match="did you mean 'validation/los'"):
             checkpoints.save(6, state(6), {}, {"validation/los": 1.0})
+
+
+@pytest.mark.parametrize("part", ["state/d", "host"])
+def test_a_damaged_checkpoint_is_named_with_the_older_one(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # set back after the test
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (5, 7):
+            checkpoints.save(step, state(step), {}, {})
+    files = [file for file in (tmp_path / "7" / part).iterdir() if file.stat().st_size]
+    for file in files:
+        os.truncate(file, file.stat().st_size // 2)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(
+            ValueError, match=r"/7 cannot be read .* delete it to go on from 5"
+        ) as e:
+            checkpoints.restore(abstract(state(0)))
+        assert len(str(e.value)) < 400
+        shutil.rmtree(tmp_path / "7")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore(abstract(state(0))).state, state(5))
 
 
 def test_a_half_written_checkpoint_is_never_chosen(tmp_path):

@@ -229,3 +229,15 @@ def test_kept_config_tells_what_changed(tmp_path):
     path = tmp_path / "config.json"
     assert keep(toy(), path) == []
     assert keep(toy("model.width=8"), path) == ["config.model.width: 16 -> 8"]
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("text", ["{\n", "[]", ""])
+def test_a_kept_config_that_is_damaged_is_named_and_left(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=r"config\.json is damaged .*: delete it, the same command"
+    ):
+        keep(toy(), path)
+    assert path.read_text() == text

@@ -83,15 +83,25 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
             )
     try:
         tensors = safetensors.deserialize((folder / WEIGHTS).read_bytes())
-        config = load_config(folder)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except safetensors.SafetensorError as error:
         raise ValueError(f"released model {os.fspath(path)!r} is damaged: {error}") from error
-    return unflatten({name: _array(tensor) for name, tensor in tensors}), config
+    return unflatten({name: _array(tensor) for name, tensor in tensors}), load_config(folder)
 
 
 def load_config(folder: PathLike) -> dict[str, Any]:
-    """`config.json` of a folder; tuples for lists, so that what is made of it can be hashed."""
-    return _tuples(json.loads((epath.Path(folder) / CONFIG).read_text()))
+    """`config.json` of a folder; tuples for lists, so that what is made of it can be hashed.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    file = epath.Path(folder) / CONFIG
+    try:
+        if not isinstance(config := json.loads(file.read_text()), dict):
+            raise ValueError("it holds no fields")
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged ({error}): copy it again (in a run: delete it, train.py writes it)"
+        ) from error
+    return _tuples(config)
 
 
 def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike = "") -> Params:

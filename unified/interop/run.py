@@ -24,7 +24,7 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     """`(params, config)` as of `release.load`; the moving average where the run kept one.
 
     The run may still be going on: only a finished checkpoint is read, and nothing is written.
-    Raises FileNotFoundError if there is none yet.
+    Raises FileNotFoundError if there is none yet, ValueError for a damaged one.
     """
     folder = epath.Path(path)
     at = lambda step: (folder / CHECKPOINTS / str(step) / "state").resolve()
@@ -32,9 +32,25 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     steps = [step for step in steps if (at(step) / "_METADATA").exists()]  # not a torn copy
     if not steps or not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{os.fspath(path)!r} has no finished checkpoint yet")
-    state = at(max(steps))
+    config, newest = load_config(folder), max(steps)
+    try:
+        return read(at(newest)), config
+    except (KeyError, OSError, ValueError) as error:
+        older = sorted(steps)[:-1]
+        use = f"delete it to use {older[-1]}" if older else "there is no older one"
+        raise ValueError(
+            f"{os.fspath(folder / CHECKPOINTS / str(newest))!r} is damaged: {use}"
+        ) from error
+
+
+def read(state: epath.Path) -> Params:
+    """The parameters of a saved state, averaged where they are. Raises ValueError for metadata that
+    cannot be read, and what Orbax does for arrays."""
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-    saved = reader.metadata(state).item_metadata.tree
+    metadata = reader.metadata(state).item_metadata
+    if metadata is None:
+        raise ValueError(f"no metadata in {state}")
+    saved = metadata.tree
     averaged = flatten(saved["ema"] or {})
     chosen = {name: ("ema" if name in averaged else "params") for name in flatten(saved["params"])}
     wanted: dict[str, Any] = {"ema": {}, "params": {}}
@@ -48,5 +64,4 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
     found = reader.restore(state, args=args)
-    merged = {name: leaf for part in found.values() for name, leaf in flatten(part).items()}
-    return unflatten(merged), load_config(folder)
+    return unflatten({k: leaf for part in found.values() for k, leaf in flatten(part).items()})

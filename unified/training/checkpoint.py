@@ -5,10 +5,14 @@ the seconds used.
 Orbax writes to a temporary name and renames, so an interrupted save is never taken for one.
 """
 
+import contextlib
 import dataclasses
+import json
 import logging
 import math
-from collections.abc import Mapping
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from unified.training.nearest import nearest
 from unified.training.step import TrainState
 from unified.training.tree import Tree, path_name
 
+COMMITTED = "_CHECKPOINT_METADATA"  # written last
 ITEMS: dict[str, Any] = {
     "state": ocp.StandardCheckpointHandler,
     "host": ocp.JsonCheckpointHandler,
@@ -97,26 +102,51 @@ class Checkpoints:
         """The newest checkpoint (or that of `step`), laid out as `abstract` says; None if none.
 
         The number of devices may differ from when it was written. Raises Misfit, naming an array,
-        where the state does.
+        where the state does, and ValueError for a checkpoint that cannot be read.
         """
         step = self.latest if step is None else step
         if step is None:
             return None
-        saved = self._manager.item_metadata(step)["state"].tree
-        if found := difference(saved, abstract):
-            raise Misfit(f"{self.folder / str(step)} does not fit: {found}")
+        with self._reading(step):
+            saved = self._manager.item_metadata(step)["state"].tree
+        if misfit := difference(saved, abstract):
+            raise Misfit(f"{self.folder / str(step)} does not fit: {misfit}")
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
         )
-        found = self._manager.restore(step, args=items)
+        with self._reading(step):
+            found = self._manager.restore(step, args=items)
         return Restored(step, found["state"], found["host"])
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Says in a line what Orbax and TensorStore say in pages, and what to do.
+
+        Arrays are read together: once one has failed, the threads of the others have nobody to
+        report to, and say so on stderr. From then on they go unheard.
+        """
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            yield
+            sys.unraisablehook = hook
+        except Exception as error:  # Orbax raises no less general one
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            why = textwrap.shorten(str(cause), 120, placeholder="...")
+            older = [other for other in self.steps if other < step]
+            instead = f"go on from {older[-1]}" if older else "begin anew"
+            raise ValueError(
+                f"{self.folder / str(step)} cannot be read ({why}): if it is damaged, delete it to "
+                f"{instead}"
+            ) from error
 
     def _set_torn_aside(self) -> None:
         """Renames what has the name of a checkpoint but was never completed (a copy cut short)."""
         for step in self._manager.all_steps():
             path = self.folder / str(step)
             whole = all((path / item).is_dir() for item in ITEMS)
-            if whole and self._manager.metadata(step).commit_timestamp_nsecs:
+            if whole and is_committed(path):
                 continue
             logging.warning("%s is not complete; renamed to %s.torn", path, step)
             if jax.process_index() == 0:
@@ -133,6 +163,14 @@ class Checkpoints:
     def __exit__(self, *_: Any) -> None:
         self.wait()
         self._manager.close()
+
+
+def is_committed(path: Path) -> bool:
+    """Whether Orbax has finished this checkpoint; says nothing of its arrays."""
+    try:
+        return bool(json.loads((path / COMMITTED).read_text())["commit_timestamp_nsecs"])
+    except (KeyError, OSError, ValueError):
+        return False
 
 
 def difference(saved: Mapping[str, Any], wanted: TrainState) -> str:

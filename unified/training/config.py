@@ -220,17 +220,32 @@ def _as(old: Any, new: Any, path: str) -> Any:
 
 
 def keep(config: ConfigDict, path: Path) -> list[str]:
-    """Writes the config as JSON; returns how it differs from the one that was there."""
+    """Writes the config as JSON; returns how it differs from the one that was there.
+
+    The file is whole at any time, for those who read it while the run is starting.
+    """
     changed = changes(config, path)
-    path.write_text(config.to_json_best_effort(indent=1) + "\n")
+    new = path.with_suffix(".tmp")
+    new.write_text(config.to_json_best_effort(indent=1) + "\n")
+    new.replace(path)
     return [f"{name}: {old!r} -> {new!r}" for name, (old, new) in changed.items()]
 
 
 def changes(config: ConfigDict, path: Path) -> dict[str, tuple[Any, Any]]:
-    """(old, new) by name of the fields whose values differ from those that `keep` wrote."""
+    """(old, new) by name of the fields whose values differ from those that `keep` wrote.
+
+    Raises ValueError for a file that is damaged.
+    """
     if not path.exists():
         return {}
-    old, new = (_flat(json.loads(x)) for x in (path.read_text(), config.to_json_best_effort()))
+    try:
+        if not isinstance(old := json.loads(path.read_text()), dict):
+            raise ValueError("it holds no fields")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it, the same command writes it anew"
+        ) from error
+    old, new = _flat(old), _flat(json.loads(config.to_json_best_effort()))
     names = sorted(old.keys() | new.keys())
     return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}
 
