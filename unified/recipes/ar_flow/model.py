@@ -73,6 +73,13 @@ class ARFlow(nnx.Module):
         x = x + self.timestep(time).astype(x.dtype)[:, :, None]
         return rearrange(x, "B N T D -> B (N T) D")
 
+    def predicting(
+        self, hidden: Float[Array, "B T D"], lane: TextTokens
+    ) -> tuple[Float[Array, "B*m D"], Int[Array, "B*m"]]:
+        """Hidden states of the tokens that predict text, and the ids that follow them."""
+        at_loss = jnp.take_along_axis(hidden, lane.loss_index[..., None], axis=1)
+        return rearrange(at_loss, "B m D -> (B m) D"), lane.loss_target.ravel()
+
     def velocity(self, hidden: Float[Array, "B N*T D"], num: int) -> Float[Array, "B N T P"]:
         """Velocities of `num` pictures a row, float32."""
         v = self.flow(hidden).astype(jnp.float32)

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 
 from unified.data.pipeline import Pipeline, configured
@@ -71,14 +70,8 @@ def corrupt(model: ARFlow, batch: Batch, key: jax.Array) -> tuple[ByName, ByName
 
 def text_loss(model: ARFlow, hidden: jax.Array, lane: TextTokens) -> Sums:
     """Next-token loss; logits are computed for the predicting tokens alone."""
-    hidden = jnp.take_along_axis(hidden, lane.loss_index[..., None], axis=1)
-    flat = rearrange(hidden, "B m D -> (B m) D")
-    target, weight = lane.loss_target.ravel(), lane.loss_weight.ravel()
-    return {
-        "text": autoregressive.loss(
-            model.language, flat, target, weight, chunk=model.cfg.logits_chunk
-        )
-    }
+    args = (*model.predicting(hidden, lane), lane.loss_weight.ravel())
+    return {"text": autoregressive.loss(model.language, *args, chunk=model.cfg.logits_chunk)}
 
 
 def flow_loss(model: ARFlow, hidden, lane: LatentTokens, target, time) -> Sums:

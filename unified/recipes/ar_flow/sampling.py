@@ -34,12 +34,8 @@ def score_text(model: ARFlow, batch: Batch) -> jax.Array:
     total = jnp.zeros(len(next(iter(x.values()))))
     for name, lane in batch.lanes.items():
         if isinstance(lane, TextTokens):
-            predicting = jnp.take_along_axis(hidden[name], lane.loss_index[..., None], axis=1)
-            flat = predicting.reshape(-1, predicting.shape[-1])
-            chunk = model.cfg.logits_chunk
-            scores = autoregressive.score(
-                model.language, flat, lane.loss_target.ravel(), chunk=chunk
-            )
+            args, chunk = model.predicting(hidden[name], lane), model.cfg.logits_chunk
+            scores = autoregressive.score(model.language, *args, chunk=chunk)
             total += (scores.reshape(lane.loss_weight.shape) * lane.loss_weight).sum(1)
     return total
 
