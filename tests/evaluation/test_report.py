@@ -83,6 +83,14 @@ def test_the_table_prints_values_errors_chance_and_numbers():
         assert part in text
 
 
+@pytest.mark.parametrize(("metrics", "told"), [(METRICS, True), ({"mine/examples": 3.0}, False)])
+def test_rates_are_spoken_of_where_there_are_some(metrics, told):
+    console = Console(file=io.StringIO(), width=120)
+    console.print(report.table(metrics))
+    assert ("rates in per cent" in console.file.getvalue()) == told
+    assert ("Rates in per cent" in page.build("", metrics, ())) == told
+
+
 def test_the_table_splits_no_word_at_80_columns():
     tasks = ("generate icons", "reconstruction", "edit")
     metrics: dict = {}

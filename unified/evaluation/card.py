@@ -1,6 +1,8 @@
 """What is shown of an evaluation: examples as cards, cards in sections."""
 
 import dataclasses
+import itertools
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +19,15 @@ class Card:
     reason: str = ""
 
     @property
-    def pictures(self) -> list[tuple[str, np.ndarray]]:
-        return [(label, part) for label, part in self.parts if not isinstance(part, str)]
+    def runs(self) -> list[list[tuple[str, Any]]]:
+        """Parts in order: pictures that follow one another together, and texts that do."""
+        is_text = lambda part: isinstance(part[1], str)
+        return [list(run) for _, run in itertools.groupby(self.parts, is_text)]
 
     @property
-    def texts(self) -> list[tuple[str, str]]:
-        return [(label, part) for label, part in self.parts if isinstance(part, str)]
+    def across(self) -> int:
+        """Pictures side by side, at most."""
+        return max((len(run) for run in self.runs if not isinstance(run[0][1], str)), default=0)
 
 
 @dataclasses.dataclass(frozen=True)

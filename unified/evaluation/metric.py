@@ -89,6 +89,10 @@ class Row:
     cells: Mapping[str, Cell]
 
 
+def has_rates(metrics: Mapping[str, float]) -> bool:
+    return any(name.endswith(".stderr") for name in metrics)
+
+
 def is_loss(name: str) -> bool:
     return name.split("/")[1:2] == ["loss"]
 

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,17 +44,21 @@ body:has(#only:checked) .card:not(.wrong) { display: none }
 """
 
 
+RATES = """Rates in per cent with their standard error (Wilson); beside them what a guess without
+looking scores, and the number of examples."""
+
+
 def build(title: str, metrics: Mapping[str, float], sections: Sequence[Section]) -> str:
     """The page; pictures are embedded as PNG."""
     shown = [section for section in sections if section.cards]
     links = "".join(f'<a href="#s{i}">{_safe(s.title)}</a>' for i, s in enumerate(shown))
     body = "".join(_section(f"s{i}", section) for i, section in enumerate(shown))
+    rates = f"<p>{RATES}</p>" if metric.has_rates(metrics) else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{_safe(title)}</h1>
-<p>Rates in per cent with their standard error (Wilson); beside them what a guess without looking
-scores, and the number of examples.</p>
+{rates}
 <div class="tables">{_tables(metrics)}</div>
 <h2>Examples</h2><nav>{links}</nav>
 <label class="only"><input type="checkbox" id="only"> only what is wrong</label>
@@ -96,23 +101,28 @@ def _section(anchor: str, section: Section) -> str:
     note = f"<p>{_safe(section.note)}</p>" if section.note else ""
     cards = "".join(map(_card, section.cards))
     title = f'<h2 id="{anchor}">{_safe(section.title)}</h2>'
-    most = max(1.5, *(len(card.pictures) for card in section.cards))
+    most = max(1.5, *(card.across for card in section.cards))
     grid = f'<div class="cards" style="--most: {most}">{cards}</div>'
     return f"<section>{title}{note}{grid}</section>\n"
 
 
 def _card(card: Card) -> str:
     verdict = {True: " right", False: " wrong", None: ""}[card.correct]
-    figures = "".join(
+    reason = f'<div class="reason">{_safe(card.reason)}</div>' if card.reason else ""
+    return f'<div class="card{verdict}">{"".join(map(_run, card.runs))}{reason}</div>'
+
+
+def _run(parts: Sequence[tuple[str, Any]]) -> str:
+    """Neighbours of one kind: texts as a list, pictures as a row."""
+    if isinstance(parts[0][1], str):
+        texts = (f"<dt>{_safe(label)}</dt><dd>{_safe(text)}</dd>" for label, text in parts)
+        return f"<dl>{''.join(texts)}</dl>"
+    figures = (
         f'<figure><img alt="{_safe(label)}" src="{_embedded(pixels)}">'
         f"<figcaption>{_safe(label)}</figcaption></figure>"
-        for label, pixels in card.pictures
+        for label, pixels in parts
     )
-    texts = "".join(f"<dt>{_safe(label)}</dt><dd>{_safe(text)}</dd>" for label, text in card.texts)
-    reason = f'<div class="reason">{_safe(card.reason)}</div>' if card.reason else ""
-    pictures = f'<div class="pictures">{figures}</div>' if figures else ""
-    texts = f"<dl>{texts}</dl>" if texts else ""
-    return f'<div class="card{verdict}">{pictures}{texts}{reason}</div>'
+    return f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def _embedded(pixels: np.ndarray) -> str:

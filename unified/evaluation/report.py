@@ -38,15 +38,17 @@ def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Group:
 
     A row each, under the name of its task; a column for each group (say, split).
     """
+    rates = "rates in per cent ± standard error (Wilson); n examples"
+    caption = rates if metric.has_rates(metrics) else ""
     columns, rows = metric.rows({k: v for k, v in metrics.items() if not metric.is_loss(k)})
     pairs = [columns[i : i + 2] for i in range(0, len(columns), 2)]  # as many as 80 columns hold
-    made = [_measures(rows, pair) for pair in pairs]
+    made = [_measures(rows, pair, caption) for pair in pairs]
     made += [_losses(*losses) for losses in metric.losses(metrics).items()]
     return Group(f"[bold]{escape(title)}", *made)
 
 
-def _measures(rows: Sequence[metric.Row], columns: Sequence[str]) -> Table:
-    made = _frame("rates in per cent ± standard error (Wilson); n examples")
+def _measures(rows: Sequence[metric.Row], columns: Sequence[str], caption: str) -> Table:
+    made = _frame(caption)
     for column in columns:
         made.add_column(column, justify="right", overflow="fold")
         made.add_column("(chance) n", justify="right", style="dim", overflow="fold")

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified.data.sources import BadRecord, Source, open_source
@@ -10,7 +10,7 @@ from unified.evaluation import report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.emoji import Model
 from unified.evaluation.metric import Metrics
-from unified.sequence import Example
+from unified.sequence import Example, Segment
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
     metrics: Metrics = dict(extra or {})
     for name, spec in sources.items():
         known = readable(open_source(spec), examples)
-        cards = [ask(model, example, seed + i) for i, example in enumerate(known)]
+        cards = ask(model, known, seed)
         sections.append(Section(name, tuple(cards)))
         metrics[f"{name}/examples"] = float(len(cards))
     report.write(folder, metrics, sections, title)
@@ -48,13 +48,33 @@ def has_target(example: Example) -> bool:
     return any(segment.role == "target" for segment in example.segments)
 
 
-def ask(model: Model, example: Example, seed: int) -> Card:
-    """An example up to its first target, what the model makes of it, and what it should be."""
-    request = list(itertools.takewhile(lambda s: s.role == "context", example.segments))
-    target = example.segments[len(request)]
-    if target.modality == "text":
-        made: Any = model.answer([request], task=example.task)[0]
-    else:
-        made = model.draw([request], seeds=[seed], task=example.task)[0]
-    parts: list[tuple[str, Any]] = [(segment.role, segment.content) for segment in request]
-    return Card((*parts, ("model", made), ("data", target.content)))
+def ask(model: Model, examples: Sequence[Example], seed: int) -> list[Card]:
+    """What the model makes of examples, each asked up to its first target; those that a task wants
+    text of are asked at once, and those that it wants pictures of."""
+    requests = [_request(example) for example in examples]
+    targets = [example.segments[len(r)] for example, r in zip(examples, requests, strict=True)]
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for i, (example, target) in enumerate(zip(examples, targets, strict=True)):
+        kinds.setdefault((example.task, target.modality), []).append(i)
+    made: dict[int, Any] = {}
+    for (task, modality), chosen in kinds.items():
+        asked = [requests[i] for i in chosen]
+        if modality == "text":
+            outputs: Any = model.answer(asked, task=task)
+        else:
+            outputs = model.draw(asked, seeds=[seed + i for i in chosen], task=task)
+        made.update(zip(chosen, outputs, strict=True))
+    return [_card(requests[i], made[i], target.content) for i, target in enumerate(targets)]
+
+
+def _request(example: Example) -> list[Segment]:
+    return list(itertools.takewhile(lambda s: s.role == "context", example.segments))
+
+
+def _card(request: Sequence[Segment], made: Any, truth: Any) -> Card:
+    """What was read, in order, what the model makes of it, and what it should be."""
+    names = {"text": "prompt", "image": "picture"}
+    parts: list[tuple[str, Any]] = [(names[s.modality], s.content) for s in request]
+    parts += [("model", made), ("truth", truth)]
+    said = lambda part: part if not isinstance(part, str) or part.strip() else "(nothing)"
+    return Card(tuple((label, said(part)) for label, part in parts))

@@ -27,8 +27,8 @@ def draw(title: str, sections: Sequence[Section], cards: int = 4) -> Image.Image
 
 
 def _grid(cards: Sequence[Card]) -> list[Image.Image]:
-    """Rows of cards of one width: what the card with the most pictures needs."""
-    most = max(1, *(len(card.pictures) for card in cards))
+    """Rows of cards of one width: what the card with the most pictures side by side needs."""
+    most = max(1, *(card.across for card in cards))
     columns = (WIDTH - PAD) // (most * (SIDE + PAD) + 2 * PAD)
     columns = max(1, min(columns, 5))
     width = (WIDTH - PAD) // columns - PAD
@@ -40,18 +40,21 @@ def _grid(cards: Sequence[Card]) -> list[Image.Image]:
 def _card(card: Card, width: int) -> Image.Image:
     inside = width - 2 * PAD
     blocks = []
-    if card.pictures:
-        side = min(SIDE, (inside + PAD) // len(card.pictures) - PAD)
-        blocks.append(_join([_picture(*p, side) for p in card.pictures], WHITE, across=True))
-    for label, text in card.texts:
-        blocks.append(
-            _join([_text(label, 11, FAINT, inside), _text(text, 15, INK, inside)], WHITE, 0)
-        )
+    for run in card.runs:
+        if isinstance(run[0][1], str):
+            blocks += [_labelled(label, text, inside) for label, text in run]
+        else:
+            side = min(SIDE, (inside + PAD) // len(run) - PAD)
+            blocks.append(_join([_picture(*part, side) for part in run], WHITE, across=True))
     if card.reason:
         blocks.append(_text(card.reason, 13, VERDICTS[card.correct], inside))
     body = _join(blocks, WHITE, PAD // 2, margin=PAD, width=width)
     ImageDraw.Draw(body).rectangle((0, 0, 4, body.height), VERDICTS[card.correct])
     return body
+
+
+def _labelled(label: str, text: str, width: int) -> Image.Image:
+    return _join([_text(label, 11, FAINT, width), _text(text, 15, INK, width)], WHITE, 0)
 
 
 def _picture(label: str, pixels: np.ndarray, side: int) -> Image.Image:
