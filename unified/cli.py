@@ -184,9 +184,10 @@ def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
 def _check_output(path: Path) -> None:
     from PIL import Image
 
-    try:  # Pillow reads more formats than it writes
-        blank = Image.new("RGB", (16, 16))
-        blank.save(io.BytesIO(), Image.registered_extensions().get(path.suffix.lower()))
+    kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
+    try:  # Pillow cannot write all that it reads, and what it cannot read (PDF) is no picture file
+        Image.new("RGB", (16, 16)).save(file, kind)
+        Image.open(file).load()
     except (KeyError, OSError, ValueError):
         raise ValueError(
             f"{path} needs the ending of a picture file that can be written, such as .png"

@@ -53,6 +53,7 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["generate", "x", "-o", "no/such/out.png"], "no folder no/such"),
         (["generate", "x", "--checkpoint", "none"], "'none' is not a released model"),
         (["generate", "x", "-o", "out.psd"], "of a picture file that can be written"),
+        (["generate", "x", "-o", "out.pdf"], "of a picture file that can be written"),
         (["generate", "x", "--checkpoint", "other"], "names no recipe"),
         (["generate", "x", "--checkpoint", AUTOENCODER], "autoencoder neither answer nor draw"),
         (
