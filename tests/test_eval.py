@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 import eval as program
 from tests.training import toy_config, toy_recipe
+from unified.interop import model as models
 from unified.interop import release
 from unified.training import config as configs
 from unified.training.checkpoint import Checkpoints
@@ -64,6 +66,13 @@ def test_a_release_is_evaluated_as_its_own_config_says(released, params, tmp_pat
     assert program.main(["--checkpoint", str(released)]) == 0
     want = float(jnp.linalg.norm(params["head"]))
     assert norm(tmp_path / "evaluation" / released.name) == pytest.approx(want)
+
+
+def test_fields_that_a_release_leaves_out_can_be_overridden():
+    config = ConfigDict(release.load_config(release.resolve(models.DEFAULT)))
+    for text in ("drawing.renorm=channel", "benchmark.seed=3"):
+        configs.override(config, f"--config.{text}")
+    assert (config.drawing.renorm, config.benchmark.seed) == ("channel", 3)
 
 
 def test_the_output_can_be_elsewhere(released, tmp_path):

@@ -15,6 +15,7 @@ from tests.recipes.small import VARIANTS, small
 from unified import sharding
 from unified.data.expand import expand
 from unified.data.packing import assemble
+from unified.data.sources import open_split
 from unified.recipes import ar_flow
 from unified.sequence import Batch, Example, Segment
 from unified.training import config as configs
@@ -219,6 +220,29 @@ def test_impossible_numbers_are_refused(change, message):
         change(config)
     with pytest.raises(ValueError, match=message):
         ar_flow.parse(config)
+
+
+def leaves(fields, path=""):
+    for name, value in fields.items():
+        deeper = isinstance(value, dict) and value
+        yield from leaves(value, f"{path}.{name}") if deeper else [(f"{path}.{name}", value)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_a_config_leaves_out_can_be_said_and_changes_nothing(variant):
+    config, said = small(variant), configs.complete(small(variant))
+    spelt = {path for path, _ in leaves(config.to_dict())}
+    left_out = {path: x for path, x in leaves(ar_flow.defaults(config)) if path not in spelt}
+    assert {".drawing.renorm", ".data.train.emoji.size", ".benchmark.shown"} <= left_out.keys()
+    for path, value in left_out.items():
+        if value == {}:  # whose names are the user's
+            continue
+        configs.override(said, f"--config{path}={value!r}")
+    ar_flow.check(said)
+    assert ar_flow.parse(said) == ar_flow.parse(configs.complete(config))
+    assert ar_flow.drawing(said) == ar_flow.drawing(config)
+    sources, weights = open_split(said.data, "train")
+    assert (len(sources), weights) == (1, [1.0])
 
 
 SAMPLES = "unified.evaluation.samples"

@@ -121,6 +121,46 @@ def test_misspelt_fields_of_a_dict_are_named(text, message):
         emoji(text)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "value"),
+    [
+        ("emoji.py", "drawing.renorm=channel", "channel"),
+        ("emoji.py", "model.backbone.qkv_bias=true", True),
+        ("emoji.py", "benchmark.shown=2", 2),
+        ("emoji.py", "data.train.emoji.size=128", 128),
+        ("emoji.py", "data.train.emoji.weight=2", 2.0),
+        ("emoji_y.py", "layout.lanes.vae.tasks=edit", ("edit",)),
+        ("folder.py:x", "benchmark.examples=2", 2),
+        ("folder.py:x", "data.train.folder.image_root=y", "y"),  # of its own format
+        ("folder.py:x", "benchmark.sources.folder.variants=2", 2),  # of all formats
+        ("autoencoder.py", "data.lookahead=8", 8),
+    ],
+)
+def test_a_field_that_the_file_leaves_to_the_recipe_can_be_overridden(file, text, value):
+    config = load(f"configs/{file}", [f"--config.{text}"])
+    for name in text.partition("=")[0].split("."):
+        config = config[name]
+    assert config == value and type(config) is type(value)
+
+
+def test_fields_left_to_the_recipe_are_those_of_what_is_named_now():
+    samples = "benchmark={'module': 'unified.evaluation.samples', 'sources': {}}"
+    assert emoji(samples, "benchmark.examples=3").benchmark.examples == 3
+    assert emoji("drawing={'renorm_min': 0.5}").drawing.renorm_min == 0.5
+    with pytest.raises(ValueError, match="config.benchmark; there are: examples, module, "):
+        emoji(samples, "benchmark.icons=False")
+    with pytest.raises(ValueError, match=r"'images' of config.drawing; did you mean 'image_scale'"):
+        emoji("drawing.images=1")
+    with pytest.raises(
+        ValueError, match=r"'zz' of config.drawing; there are: candidates, .*renorm"
+    ):
+        emoji("drawing.zz=1")
+    with pytest.raises(ValueError, match=r"'zz' of config.data.train.emoji.icons; "):
+        emoji("data.train.emoji.icons.zz.y=1")
+    with pytest.raises(ValueError, match=r"unknown field 'foo' of config; "):
+        emoji("recipe=nope", "foo=1")
+
+
 def test_only_optimizers_are_offered_in_place_of_an_unknown_one():
     with pytest.raises(ValueError, match="Optax has no 'nosuch'; there are: ") as e:
         toy("optimizer.name=nosuch")

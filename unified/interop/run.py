@@ -4,6 +4,7 @@ A run is a folder with `config.json` and `checkpoints/`, written by `unified.tra
 """
 
 import os
+import sys
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     if not steps or not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{os.fspath(path)!r} has no finished checkpoint yet")
     config, newest = load_config(folder), max(steps)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # threads, once one has failed
     try:
         return read(at(newest)), config
     except (KeyError, OSError, ValueError) as error:
@@ -41,6 +43,8 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
         raise ValueError(
             f"{os.fspath(folder / CHECKPOINTS / str(newest))!r} is damaged: {use}"
         ) from error
+    finally:
+        sys.unraisablehook = hook
 
 
 def read(state: epath.Path) -> Params:

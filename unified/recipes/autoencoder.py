@@ -20,10 +20,11 @@ from jaxtyping import Array, Float, UInt8
 
 from unified.data.image import fit_latent
 from unified.data.pipeline import Pipeline, configured
-from unified.data.sources import BadRecord, Source, open_source
+from unified.data.sources import FORMATS, BadRecord, Source, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
+from unified.interop.options import of_each, options
 from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
 from unified.tokenizers.autoencoder import (
     Autoencoder,
@@ -41,6 +42,18 @@ MEASURED = 512  # training pictures of each source, for the statistics of latent
 
 def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
     return Autoencoder(AutoencoderConfig(**config["model"]), rngs=rngs)
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `config` may leave out, and what they are then."""
+    data = config.get("data", {})
+    splits = {split: data.get(split, {}) for split in ("train", "validation")}
+    return {
+        "model": options(AutoencoderConfig),
+        "data": {"dropout": {}, "lookahead": 1, "workers": 0}
+        | {split: of_each(x, "format", FORMATS, weight=1.0) for split, x in splits.items()}
+        | {"evaluation": of_each(data.get("evaluation", {}), "format", FORMATS)},
+    }
 
 
 def loss(model: Autoencoder, batch: Batch, key: jax.Array) -> dict[str, tuple[Array, Array]]:

@@ -2,7 +2,8 @@
 
 A config file gives what its run is about; `complete` adds the fields of `defaults` that it left
 out, so that every one can be seen and overridden: `--config.optimizer.learning_rate=1e-4`.
-Fields that training does not know (`model`, `data`, ...) are the recipe's, which checks them.
+Fields that training does not know (`model`, `data`, ...) are the recipe's, which checks them; those
+that it has defaults for can be overridden as well, and are in the config from then on.
 """
 
 import ast
@@ -173,9 +174,7 @@ def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
     parent: Any = config
     for at, key in enumerate(path):
         if not isinstance(parent, ConfigDict) or key not in parent:
-            fields = parent if isinstance(parent, ConfigDict) else ()
-            where = ".".join(["config", *path[:at]])
-            raise ValueError(f"unknown field {key!r} of {where}; {nearest(key, fields)}")
+            _add(config, path[:at], key)
         if at < len(path) - 1:
             parent = parent[key]
     old = parent[path[-1]]
@@ -186,6 +185,30 @@ def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
         return
     with parent.ignore_type():
         parent[path[-1]] = _as(old, value, f"--config.{'.'.join(path)}")
+
+
+def _add(config: ConfigDict, path: tuple[str, ...], key: str) -> None:
+    """Adds a field that the config leaves out, as the recipe says it is then. Raises ValueError for
+    one that the recipe does not know."""
+    parent: Any = config
+    fields: Any = optional(config)
+    for name in path:
+        parent, fields = parent[name], fields.get(name, {})
+    if not isinstance(parent, ConfigDict) or key not in fields:
+        known = {*parent, *fields} if isinstance(parent, ConfigDict) else ()
+        where = ".".join(["config", *path])
+        raise ValueError(f"unknown field {key!r} of {where}; {nearest(key, known)}")
+    with config.unlocked():
+        parent[key] = fields[key]
+
+
+def optional(config: ConfigDict) -> dict[str, Any]:
+    """The fields that the recipe lets a config leave out, and what they are then, nested."""
+    try:
+        recipe = importlib.import_module(config.get("recipe", ""))
+    except (ImportError, ValueError):  # told by whom needs it
+        return {}
+    return recipe.defaults(config) if hasattr(recipe, "defaults") else {}
 
 
 def _is_map(path: tuple[str, ...]) -> bool:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from unified.backbone import BackboneConfig
+from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
+from unified.interop.options import of_each, options
 from unified.nn.stack import remat_policy
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
 from unified.tokenizers.autoencoder import AutoencoderConfig
-from unified.tokenizers.text import TextTokenizer
+from unified.tokenizers.text import MARKS, TextTokenizer
 from unified.tokenizers.vision import VisionConfig
 
 LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
@@ -105,6 +107,27 @@ def check_patches(lane: PatchLane, vision: VisionConfig | None) -> None:
             f"lane {lane.name!r}: pictures of {lane.max_side} pixels exceed the "
             f"{vision.side} patches a side of config.model.vision; raise side"
         )
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `config` may leave out, and what they are then. They depend on what it has:
+    the kinds of its lanes, the formats of its sources, its benchmark."""
+    model, data, benchmark = (dict(config.get(name, {})) for name in ("model", "data", "benchmark"))
+    lanes = config.get("layout", {}).get("lanes", {})
+    splits = {split: data.get(split, {}) for split in ("train", "validation")}
+    measured = options(f"{benchmark.get('module')}:run", without=("extra",))
+    if "sources" in benchmark:
+        measured["sources"] = of_each(benchmark["sources"], "format", FORMATS)
+    return {
+        "marks": MARKS,
+        "layout": {"lanes": of_each(lanes, "kind", LANES), "read_as": {}},
+        "model": options(ARFlowConfig, without=("remat", "dtype"))
+        | {part: options(kind) for part, kind in PARTS.items() if model.get(part)},
+        "data": {"dropout": {}, "lookahead": 1, "workers": 0}
+        | {split: of_each(x, "format", FORMATS, weight=1.0) for split, x in splits.items()},
+        "drawing": vars(Drawing()),
+        "benchmark": measured,
+    }
 
 
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
