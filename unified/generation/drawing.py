@@ -19,7 +19,8 @@ class Drawing:
 
     Of `candidates` pictures the one is kept that the model itself reads best: asked the question
     that `read_back` has for the task, it must find the text of the request a likely answer (as
-    DALL-E ranks by another model, CLIP). Tasks without a question have one candidate.
+    DALL-E ranks by another model, CLIP). Tasks without a question, and requests without text, have
+    one candidate.
 
     Raises ValueError, naming the field that is wrong.
     """

@@ -57,6 +57,9 @@ L = TypeVar("L", bound=Lane)
 class Assistant:
     """Wraps a model of a recipe. `max_rows`: requests that are computed at once.
 
+    `tasks` are those that its training names, of which `answer`, `generate` and `edit` take one in
+    place of their own; where it does not name all, they take any.
+
     Raises ValueError for a recipe whose models neither answer nor draw.
     """
 
