@@ -2,7 +2,7 @@
 
     python -m pallas_kernels.interval_attention.bench cost --chip v5e --way forward --visit partial
     python -m pallas_kernels.interval_attention.bench splash --chip v5e --way backward --block 1024
-    python -m pallas_kernels.interval_attention.bench workloads --full 1076 --partial 1091 --row 299
+    python -m pallas_kernels.interval_attention.bench workloads --full 1076 --partial 1091
     python -m pallas_kernels.interval_attention.bench plan --chip v5e --length 16384
     python -m pallas_kernels.interval_attention.bench compile --chip v5p --heads 16,16,72
 
@@ -13,7 +13,7 @@ compiler takes a plan's words for zeros, so our kernels run in the mode of `Tile
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -32,8 +32,12 @@ from pallas_kernels.interval_attention import (
 )
 from pallas_kernels.interval_attention.bench_static import CHIPS, HEAD_DIM, PRODUCTS, Grid, Profile
 from pallas_kernels.interval_attention.tpu_tiles import Tiles, Walk
-from pallas_kernels.interval_attention.workload import causal, packing, pairs
+from pallas_kernels.interval_attention.workload import Case, causal, everything, packing, pairs
 
+# What `cost` prints of a full and a partial visit, a block of queries that ends with either, and a
+# key head, and what `splash` prints of 512 x 512 pairs and a block of queries.
+FORWARD_V5E = {"full": 1076, "partial": 1091, "row": 299, "row_partial": 359, "fixed": 8308}
+FORWARD_V5E |= {"splash": 1240, "splash_row": 1230}
 ROWS = ("mixed_16k", "text_to_image_16k", "text_heavy_16k", "mixed_32k")
 
 
@@ -94,20 +98,44 @@ def plan(options) -> None:
 
 
 def workloads(options) -> None:
-    """Prints blocks and milliseconds of the benchmark rows, from what `cost` said of a visit."""
+    """Prints a table of the benchmark rows in milliseconds, from what `cost` and `splash` said.
+
+    Splash attention stands beside ours twice: with a causal mask of the row's length, and with one
+    of as many visible pairs (equal work).
+    """
     chip, (N, K, _) = CHIPS[options.chip], map(int, options.heads.split(","))
     sizes = {"block_q": options.block_q, "block_k": options.block_k}
-    for name in (*ROWS, "causal"):
-        for two_streams in (False, True)[: 1 if name == "causal" else 2]:
-            mask = causal(16384) if name == "causal" else packing(name, two_streams=two_streams)
-            visited, full, partial, least = (int(x[0]) for x in make_plan(*mask, **sizes).stats)
-            rows = -(-mask[0].size // options.block_q)
-            head = full * options.full + partial * options.partial + rows * options.row
-            time = (N * head + K * options.fixed) / chip.cores / chip.clock
-            best = N * chip.floor(pairs(*mask), PRODUCTS[options.way]) / chip.cores / chip.clock
-            print(f"{name:18}", "two streams" if two_streams else "row order", end=" ")
-            print(f"visited {visited} (least {least}), full {full},", end=" ")
-            print(f"floor {best * 1e3:.2f} ms, kernel {time * 1e3:.2f} ms")
+    milliseconds = lambda cycles, cores: cycles / cores / chip.clock * 1e3
+    titles = ["row", "visited / least", "floor", "ours", "of floor", "splash, causal", "of it"]
+    titles += ["splash, equal work", "of it"]
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for case in cases():
+        plan = make_plan(*case.mask, **sizes)
+        visited, full, partial, least = (int(x[0]) for x in plan.stats)
+        rows, ending_full = plan.rows.full.size, int((plan.rows.full > 0).sum())
+        head = full * options.full + partial * options.partial
+        head += ending_full * options.row + (rows - ending_full) * options.row_partial
+        ours = milliseconds(N * head + K * options.fixed, chip.cores)
+        useful = pairs(*case.mask)
+        floor = milliseconds(N * chip.floor(useful, PRODUCTS[options.way]), chip.cores)
+        n = case.length // options.block
+        blocks = n * (n + 1) / 2 * (options.block / 512) ** 2
+        splash = milliseconds(N * (blocks * options.splash + n * options.splash_row), 1)
+        equal = splash * useful / pairs(*causal(case.length))
+        cells = [case.name, f"{visited} / {least}", f"{floor:.2f}", f"{ours:.2f}"]
+        cells += [f"{ours / floor:.2f}"]
+        for theirs in (splash, equal):
+            cells += [f"{theirs:.2f}", f"{ours / theirs:.2f}"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def cases() -> Iterator[Case]:
+    """The rows of `packings.json`, in row order and as two streams, and plain masks."""
+    for name in ROWS:
+        yield Case(f"{name}, row order", packing(name))
+        yield Case(f"{name}, two streams", packing(name, two_streams=True))
+    yield Case("causal, 16k", causal(16384))
+    yield Case("everything, 1k", everything(1024))
 
 
 def compile_layers(options) -> None:
@@ -173,8 +201,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", help="of `compile`")
     parser.add_argument("--devices", type=int, default=1, help="that share a row")
     parser.add_argument("--heads", default="28,4,128", help="query heads, key heads, head dim")
-    for name, cycles_of in {"full": 1076, "partial": 1091, "row": 299, "fixed": 8308}.items():
-        parser.add_argument(f"--{name}", type=float, default=cycles_of, help="cycles, of `cost`")
+    for name, cycles in FORWARD_V5E.items():
+        parser.add_argument(f"--{name}", type=float, default=cycles, help="cycles, of `workloads`")
     options = parser.parse_args()
     commands[options.command](options)
 
