@@ -211,6 +211,42 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.model.backbone.streams.gen.update(embed_dim=18), "embed_dim=18: places in"),
         (lambda c: c.update(remat="none"), "unknown remat policy 'none'; choose one of"),
         (lambda c: c.update(compute_dtype="float99"), "compute_dtype='float99': choose one of"),
+        (
+            lambda c: c.model.update(timestep_shift=0.0),
+            "config.model: timestep_shift=0.0 must be a",
+        ),
+        (lambda c: c.model.update(timestep_shift=-1.0), "timestep_shift=-1.0 must be a positive"),
+        (lambda c: c.model.update(logits_chunk=0), "config.model: logits_chunk=0 must be at least"),
+        (lambda c: c.model.update(position_theta=0.0), "position_theta=0.0 must be a positive"),
+        (lambda c: c.model.backbone.update(rope_theta=-1.0), "backbone: rope_theta=-1.0 must be a"),
+        (lambda c: c.model.vision.update(num_layers=0), "vision: num_layers=0 must be at least 1"),
+        (lambda c: c.model.vision.update(num_heads=0), "vision: num_heads=0 must be at least 1"),
+        (
+            lambda c: c.model.autoencoder.update(scale=0.0),
+            "autoencoder: scale=0.0 must be a number",
+        ),
+        (lambda c: c.model.autoencoder.update(num_groups=0), "num_groups=0 must be at least 1"),
+        (
+            lambda c: c.drawing.update(read_back={"edit": " "}),
+            "read_back.edit=' ': write the quest",
+        ),
+        (lambda c: c.layout.lanes.text.update(losses=0), "text.losses=0 leaves no text to be lear"),
+        (lambda c: c.layout.lanes.text.update(losses=-1), "text.losses=-1 must be at least 0"),
+        (lambda c: c.layout.lanes.vae.update(stride=0), "lanes.vae.stride=0 must be at least 1"),
+        (
+            lambda c: c.layout.lanes.text.update(view="txt"),
+            r"view 'text': give it to one of \['text'",
+        ),
+        (
+            lambda c: c.layout.lanes.vit.update(view="vitt"),
+            r"view 'vit': give it to one of \['vit'\]",
+        ),
+        (lambda c: c.layout.lanes.vae.update(view="v"), r"view 'vae': give it to one of \['vae'\]"),
+        (lambda c: c.layout.update(read_as={"vit": "v"}), r"read_as.vit='v': choose of \['text', "),
+        (
+            lambda c: c.layout.lanes.text.update(tasks=("captoin", "vqa")),
+            "no text lane has task 'caption' of config.data.train.emoji among its tasks",
+        ),
         (lambda c: c.marks.update(end_text="</s>"), "no token '</s>' for end_text"),
     ],
 )
@@ -243,6 +279,24 @@ def test_what_a_config_leaves_out_can_be_said_and_changes_nothing(variant):
     assert ar_flow.drawing(said) == ar_flow.drawing(config)
     sources, weights = open_split(said.data, "train")
     assert (len(sources), weights) == (1, [1.0])
+
+
+def test_lanes_may_be_for_tasks_where_they_cover_those_of_the_sources():
+    config = small("y")
+    ar_flow.parse(config)
+    with config.ignore_type():
+        config.data = {"train": {"mine": {"format": "jsonl", "path": "x"}}}
+    with pytest.raises(ValueError, match=r"has task '' of config.data.train.mine among its tasks"):
+        ar_flow.parse(config)
+    config.data.train.mine.task = "vqa"
+    ar_flow.parse(config)
+
+
+def test_texts_need_no_losses_where_only_pictures_are_learnt():
+    config = small()
+    config.layout.lanes.text.losses = 0
+    config.loss_weights = {"flow": 1.0}
+    ar_flow.parse(config)
 
 
 SAMPLES = "unified.evaluation.samples"

@@ -147,7 +147,7 @@ def test_fields_left_to_the_recipe_are_those_of_what_is_named_now():
     samples = "benchmark={'module': 'unified.evaluation.samples', 'sources': {}}"
     assert emoji(samples, "benchmark.examples=3").benchmark.examples == 3
     assert emoji("drawing={'renorm_min': 0.5}").drawing.renorm_min == 0.5
-    with pytest.raises(ValueError, match="config.benchmark; there are: examples, module, "):
+    with pytest.raises(ValueError, match=r"config.benchmark; there are: examples, module, "):
         emoji(samples, "benchmark.icons=False")
     with pytest.raises(ValueError, match=r"'images' of config.drawing; did you mean 'image_scale'"):
         emoji("drawing.images=1")

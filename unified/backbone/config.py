@@ -8,6 +8,7 @@ shared, all joint. Y (UniFork): the first layers shared. H (HBridge): the middle
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,9 @@ class BackboneConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: RoPE rotates pairs; make it even")
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name}={value} must be a positive number")
 
     def _check_widths(self) -> None:
         if self.shared and len(set(self.streams.values())) > 1:

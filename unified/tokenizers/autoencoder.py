@@ -9,6 +9,7 @@ stride-2 convolutions down, nearest-neighbour up. Parameter paths follow the pub
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,20 @@ class AutoencoderConfig:
         for field in dataclasses.fields(self):  # JSON has lists, but a module's facts are hashed
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
+        for name in (
+            "encoder_blocks",
+            "decoder_blocks",
+            "latent_channels",
+            "num_groups",
+            "channels",
+        ):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not all(scale and math.isfinite(scale) for scale in scales):
+            raise ValueError(
+                f"scale={self.scale} must be a number other than 0: latents are shown divided by it"
+            )
         if len(self.encoder_widths) != len(self.decoder_widths):
             raise ValueError(
                 f"encoder_widths {self.encoder_widths} and decoder_widths {self.decoder_widths} "

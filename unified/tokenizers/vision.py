@@ -41,6 +41,9 @@ class VisionConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self):
+        for name in ("embed_dim", "mlp_dim", "num_layers", "num_heads", "patch", "side"):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide embed_dim={self.embed_dim}")
         if self.position not in ("table", "sincos"):

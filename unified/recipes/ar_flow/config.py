@@ -3,7 +3,8 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from unified.backbone import BackboneConfig
@@ -18,6 +19,7 @@ from unified.tokenizers.text import MARKS, TextTokenizer
 from unified.tokenizers.vision import VisionConfig
 
 LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
+VIEWS = {TextLane: "text", PatchLane: "vit", LatentLane: "vae"}  # that examples ask for
 PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -48,6 +50,11 @@ class ARFlowConfig:
 
     def __post_init__(self):
         remat_policy(self.remat)
+        for name in ("timestep_shift", "position_theta"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name}={value} must be a positive number")
+        if self.logits_chunk < 1:
+            raise ValueError(f"logits_chunk={self.logits_chunk} must be at least 1")
         if self.dtype not in DTYPES:
             raise ValueError(f"compute_dtype={self.dtype!r}: choose one of {DTYPES}")
         for lane in self.layout.lanes:
@@ -143,6 +150,7 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
             model[name] = fill(kind, fields, f"model.{name}")
     model |= {"layout": layout(config), "remat": config["remat"], "dtype": config["compute_dtype"]}
     made = fill(ARFlowConfig, model, "model")
+    check_lanes(made.layout, config)
     if (needed := tokenizer(config).vocab_size) > made.vocab_size:
         raise ValueError(
             f"config.model.vocab_size={made.vocab_size} is less than the {needed} tokens of "
@@ -179,6 +187,12 @@ def layout(config: Mapping[str, Any]) -> Layout:
                 f"config.layout.lanes.{name}.kind={kind!r}: choose one of {sorted(LANES)}"
             )
         fields["tasks"] = tuple(fields.get("tasks", ()))
+        for field, value in fields.items():
+            least = 0 if field == "losses" else 1
+            if isinstance(value, int) and value < least:
+                raise ValueError(
+                    f"config.layout.lanes.{name}.{field}={value} must be at least {least}"
+                )
         lanes.append(fill(LANES[kind], {"name": name, **fields}, f"layout.lanes.{name}"))
     rest = {
         "begin_text": marks.begin_text,
@@ -189,6 +203,45 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "read_as": tuple(spec.get("read_as", {}).items()),
     }
     return fill(Layout, {"lanes": tuple(lanes), **rest}, "layout")
+
+
+def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:
+    """Raises ValueError where every example of some kind would be refused: no lane has the view
+    that it asks for, takes its task, or has room for the text that it teaches."""
+    where, views = "config.layout.lanes", {lane.view for lane in made.lanes}
+    for view, instead in made.read_as:
+        if instead not in views:
+            raise ValueError(f"config.layout.read_as.{view}={instead!r}: choose of {sorted(views)}")
+    for kind, view in VIEWS.items():
+        given = {lane.name: lane.view for lane in made.lanes if isinstance(lane, kind)}
+        served = {*given.values(), *(dict(made.read_as) if kind is PatchLane else ())}
+        if given and view not in served:
+            raise ValueError(
+                f"{where}: examples ask for the view {view!r}: give it to one of {[*given]}"
+            )
+    texts = [lane for lane in made.lanes if isinstance(lane, TextLane) and lane.view == "text"]
+    if config.get("loss_weights", {}).get("text") and not any(lane.losses for lane in texts):
+        raise ValueError(
+            f"{where}.{texts[0].name}.losses=0 leaves no text to be learnt: raise it, or leave "
+            "text out of config.loss_weights"
+        )
+    if all(lane.tasks for lane in texts):
+        taken = {task for lane in texts for task in lane.tasks}
+        for name, task in tasks(config.get("data", {})):
+            if task not in taken:
+                raise ValueError(
+                    f"{where}: no text lane has task {task!r} of config.data.{name} among its tasks"
+                )
+
+
+def tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The tasks that the sources name, each with the source that does."""
+    for split in ("train", "validation"):
+        for name, spec in data.get(split, {}).items():
+            known = {**of_each({name: spec}, "format", FORMATS)[name], **spec}
+            found = known.get("tasks", (known["task"],) if "task" in known else ())
+            weights = dict(found) if hasattr(found, "keys") else dict.fromkeys(found, 1.0)
+            yield from ((f"{split}.{name}", task) for task, weight in weights.items() if weight)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -215,7 +268,14 @@ def check(config: Mapping[str, Any]) -> None:
 
 def drawing(config: Mapping[str, Any]) -> Drawing:
     """How the model draws, unless told otherwise."""
-    return fill(Drawing, config.get("drawing", {}), "drawing")
+    made = fill(Drawing, config.get("drawing", {}), "drawing")
+    for task, question in made.read_back.items():
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(
+                f"config.drawing.read_back.{task}={question!r}: write the question that the model "
+                "is asked of its picture, or leave the task out"
+            )
+    return made
 
 
 def tokenizer(config: Mapping[str, Any]) -> TextTokenizer:
