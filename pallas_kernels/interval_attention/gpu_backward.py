@@ -79,33 +79,33 @@ def _queries(options: Options, queries: Side, keys: Side, rows: Visits):
         def compute(index):
             own = at(s.own, index)
 
-            def work(turn, job, before):
-                row, head, first, walk = tiles.find(job, lists)
-                where = pl.ds(first + index * ROWS, ROWS)
-                take(Side(q, do, clock, stats), own, row, head, where, s.own_ready.at[index])
+            def work(turn, tile, before):
+                del turn
+                where = pl.ds(tile.first + index * ROWS, ROWS)
+                given, ready = Side(q, do, clock, stats), s.own_ready.at[index]
+                take(given, own, tile.row, tile.head, where, ready)
                 visit = functools.partial(_visit_keys, options, s, own)
                 zeros = Warpgroup(options.simulated).full((ROWS, H), 0, MATRIX)
-                total = walk.run(visit, zeros, size.stages, before)
-                give(total * options.scale, own.first, dq.at[row, where, head])
+                total = tile.walk.run(visit, zeros, size.stages, before)
+                give(total * options.scale, own.first, dq.at[tile.row, where, tile.head])
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                return before + walk.steps
 
-            tiles.for_each(work, jnp.int32(0))
+            tiles.for_each(lists, work)
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            def work(turn, job, before):
-                row, head, _, walk = tiles.find(job, lists)
+            def work(turn, tile, before):
+                del turn
+                key_head = div(tile.head, N // K)
 
                 def supply(copy, ready, step, slot):
-                    for piece in walk.pieces(step):
-                        other = at(s.other, slot)
-                        copy(Side(k, v, ends), other, row, div(head, N // K), piece, ready.at[slot])
+                    for piece in tile.walk.pieces(step):
+                        to = at(s.other, slot)
+                        copy(Side(k, v, ends), to, tile.row, key_head, piece, ready.at[slot])
 
-                feed_both(s, walk.steps, size.stages, supply, before)
-                return before + walk.steps
+                feed_both(s, tile.walk.steps, size.stages, supply, before)
 
-            drain_both(s, tiles.for_each(work, jnp.int32(0)), size.stages)
+            drain_both(s, tiles.for_each(lists, work), size.stages)
 
         in_roles(compute, load, size.warpgroups)
 

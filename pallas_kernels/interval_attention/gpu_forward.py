@@ -23,6 +23,7 @@ from pallas_kernels.interval_attention.gpu_warpgroup import (
     PIECE,
     ROWS,
     Product,
+    Tile,
     Tiles,
     Walk,
     Warpgroup,
@@ -117,86 +118,48 @@ def _scratch(H: int, V: int, size: Size, dtype) -> Scratch:
     )
 
 
-def forward(options: Options, q, k, v, clock, ends, rows: Visits):
-    """`q [B T N H]`, `k [B S K H]`, `v [B S K V]`, `clock [B 1 T]`, `ends [B 2 S+PIECE]`, padded to
-    whole blocks, `ends` also with a piece that nobody sees. Returns the output `[B T N V]` and the
-    log-sum-exp `[B N T]` (float32).
-    """
-    (B, T, N, H), K, V = q.shape, k.shape[2], v.shape[3]
+class Arrays(NamedTuple):
+    """In global memory, padded to whole blocks, `ends` also with a piece that nobody sees."""
+
+    q: Any  # [B T N H]
+    k: Any  # [B S K H]
+    v: Any  # [B S K V]
+    clock: Any  # [B 1 T]
+    ends: Any  # [B 2 S+PIECE]
+
+
+class Results(NamedTuple):
+    out: Any  # [B T N V]
+    lse: Any  # [B N T], float32
+
+
+def forward(options: Options, q, k, v, clock, ends, rows: Visits) -> Results:
+    (B, T, N, H), V = q.shape, v.shape[3]
     size = Size.of(H, V)
     sizes = ROWS * size.warpgroups, options.block_q, k, options.block_k, size.step
     tiles = Tiles.of(q, N, *sizes, options.programs)
 
     def kernel(words, begin, partial, full, order, q, k, v, clock, ends, out, lse, scratch):
-        lists = Visits(words, begin, partial, full, order)
+        lists, arrays = Visits(words, begin, partial, full, order), Arrays(q, k, v, clock, ends)
 
         def compute(index):
-            def work(turn, job, before):
-                row, head, first, walk = tiles.find(job, lists)
-                queries = pl.ds(first + index * ROWS, ROWS)
-                slot = rem(turn, size.tiles)
-                plgpu.barrier_wait(scratch.q_ready.at[slot])
-                own = Own.of(scratch, slot, index)
-                _compute(options, scratch, own, walk, index, V, before)
-                plgpu.copy_smem_to_gmem(own.out, out.at[row, queries, head])
-                plgpu.copy_smem_to_gmem(own.lse, lse.at[row, head, queries])
-                later = size.tiles - 1  # tiles whose results may still be in shared memory
-                plgpu.wait_smem_to_gmem(2 * later, wait_read_only=True)
-                free = scratch.q_free.at[rem(turn + 1, size.tiles)]
-                pl.when(turn >= later)(functools.partial(plgpu.barrier_arrive, free))
-                return before + walk.steps
-
-            tiles.for_each(work, jnp.int32(0))
+            results = Results(out, lse)
+            work = functools.partial(_compute_tile, options, size, results, scratch, index)
+            tiles.for_each(lists, work)
             plgpu.wait_smem_to_gmem(0)
 
         def load():
-            def work(turn, job, before):
-                row, head, first, walk = tiles.find(job, lists)
-                slot = rem(turn, size.tiles)
-                free = functools.partial(plgpu.barrier_wait, scratch.q_free.at[slot])
-                pl.when(turn >= size.tiles)(free)
-                for index in range(size.warpgroups):
-                    own, ready = Own.of(scratch, slot, index), scratch.q_ready.at[slot]
-                    queries = pl.ds(first + index * ROWS, ROWS)
-                    plgpu.copy_gmem_to_smem(q.at[row, queries, head], own.q, ready)
-                    plgpu.copy_gmem_to_smem(clock.at[row, 0, queries], own.clock, ready)
-                key_head = div(head, N // K)
-
-                def copy_k(step, slot):
-                    ready = scratch.k_ready.at[slot]
-                    for piece in walk.pieces(step):
-                        to = scratch.k.at[slot, piece.place]
-                        plgpu.copy_gmem_to_smem(k.at[row, piece.where, key_head], to, ready)
-                        for i in (0, 1):
-                            to = scratch.ends.at[slot, i, piece.place]
-                            plgpu.copy_gmem_to_smem(ends.at[row, i, piece.known], to, ready)
-
-                def copy_v(step, slot):
-                    ready = scratch.v_ready.at[slot]
-                    for piece in walk.pieces(step):
-                        to = scratch.v.at[slot, piece.place]
-                        plgpu.copy_gmem_to_smem(v.at[row, piece.where, key_head], to, ready)
-
-                supplies = [(scratch.k_free, copy_k), (scratch.v_free, copy_v)]
-                feed(walk.steps, STAGES, supplies, before)
-                return before + walk.steps
-
-            steps = tiles.for_each(work, jnp.int32(0))
+            steps = tiles.for_each(lists, functools.partial(_load_tile, size, arrays, scratch))
             drain(steps, STAGES, [scratch.k_free, scratch.v_free])
 
         in_roles(compute, load, size.warpgroups)
 
-    return launch(
-        kernel,
-        [
-            jax.ShapeDtypeStruct((B, T, N, V), q.dtype),
-            jax.ShapeDtypeStruct((B, N, T), jnp.float32),
-        ],
-        tiles.programs,
-        [_scratch(H, V, size, q.dtype)],
-        warpgroups=size.warpgroups,
-        simulated=options.simulated,
-    )(*rows, q, k, v, clock, ends)
+    shapes = [jax.ShapeDtypeStruct((B, T, N, V), q.dtype)]
+    shapes += [jax.ShapeDtypeStruct((B, N, T), jnp.float32)]
+    scratch = [_scratch(H, V, size, q.dtype)]
+    facts: Any = {"warpgroups": size.warpgroups, "simulated": options.simulated}
+    run = launch(kernel, shapes, tiles.programs, scratch, **facts)
+    return Results(*run(*rows, q, k, v, clock, ends))
 
 
 class Own(NamedTuple):
@@ -214,11 +177,64 @@ class Own(NamedTuple):
         return cls(*(ref.at[slot, index] for ref in refs))
 
 
-def _compute(
-    options: Options, scratch: Scratch, own: Own, walk: Walk, index, V: int, before
+def _load_tile(size: Size, arrays: Arrays, scratch: Scratch, turn, tile: Tile, before) -> None:
+    """Fetches the queries of a tile, and the keys of its steps."""
+    slot, row, walk = rem(turn, size.tiles), tile.row, tile.walk
+    free = functools.partial(plgpu.barrier_wait, scratch.q_free.at[slot])
+    pl.when(turn >= size.tiles)(free)
+    copy = plgpu.copy_gmem_to_smem
+    for index in range(size.warpgroups):
+        own, ready = Own.of(scratch, slot, index), scratch.q_ready.at[slot]
+        queries = pl.ds(tile.first + index * ROWS, ROWS)
+        copy(arrays.q.at[row, queries, tile.head], own.q, ready)
+        copy(arrays.clock.at[row, 0, queries], own.clock, ready)
+    key_head = div(tile.head, arrays.q.shape[2] // arrays.k.shape[2])
+
+    def copy_k(step, slot):
+        ready = scratch.k_ready.at[slot]
+        for piece in walk.pieces(step):
+            to = scratch.k.at[slot, piece.place]
+            copy(arrays.k.at[row, piece.where, key_head], to, ready)
+            for i in (0, 1):
+                to = scratch.ends.at[slot, i, piece.place]
+                copy(arrays.ends.at[row, i, piece.known], to, ready)
+
+    def copy_v(step, slot):
+        for piece in walk.pieces(step):
+            to, ready = scratch.v.at[slot, piece.place], scratch.v_ready.at[slot]
+            copy(arrays.v.at[row, piece.where, key_head], to, ready)
+
+    supplies = [(scratch.k_free, copy_k), (scratch.v_free, copy_v)]
+    feed(walk.steps, STAGES, supplies, before)
+
+
+def _compute_tile(
+    options: Options,
+    size: Size,
+    results: Results,
+    scratch: Scratch,
+    index,
+    turn,
+    tile: Tile,
+    before,
 ) -> None:
+    """A warpgroup's part of a tile, from shared memory into global memory."""
+    slot = rem(turn, size.tiles)
+    plgpu.barrier_wait(scratch.q_ready.at[slot])
+    own = Own.of(scratch, slot, index)
+    _attend(options, scratch, own, tile.walk, index, before)
+    queries = pl.ds(tile.first + index * ROWS, ROWS)
+    plgpu.copy_smem_to_gmem(own.out, results.out.at[tile.row, queries, tile.head])
+    plgpu.copy_smem_to_gmem(own.lse, results.lse.at[tile.row, tile.head, queries])
+    later = size.tiles - 1  # tiles whose results may still be in shared memory
+    plgpu.wait_smem_to_gmem(len(results) * later, wait_read_only=True)
+    free = scratch.q_free.at[rem(turn + 1, size.tiles)]
+    pl.when(turn >= later)(functools.partial(plgpu.barrier_arrive, free))
+
+
+def _attend(options: Options, scratch: Scratch, own: Own, walk: Walk, index, before) -> None:
     """The output and lse of one warpgroup's queries, into shared memory."""
-    wg = Warpgroup(options.simulated)
+    wg, V = Warpgroup(options.simulated), own.out.shape[-1]
 
     def take_turn():
         plgpu.barrier_arrive(scratch.turn)

@@ -225,17 +225,24 @@ class Tiles(NamedTuple):
         visits = lists.words, row, lists.begin[row, block], missing, masked, steps
         return Tile(row, head, first, Walk(*visits, self.per_block, self.per_step, self.end))
 
-    def for_each(self, work: Callable, carry):
-        """`carry = work(turn, job, carry)` for the jobs of this program; `turn` counts them."""
+    def for_each(self, lists: Visits, work: Callable) -> Array:
+        """`work(turn, tile, before)` for every tile of this program.
+
+        `turn` counts them, `before` the steps of those before, which are all together returned.
+        """
         program = jax.lax.axis_index("program")
         rounds, rest = divmod(self.jobs, self.programs)
 
         def place(turn):
             return jax.lax.select(rem(turn, 2) == 0, program, self.programs - 1 - program)
 
+        def each(turn, before):
+            tile = self.find(turn * self.programs + place(turn), lists)
+            work(turn, tile, before)
+            return before + tile.walk.steps
+
         last = (place(jnp.int32(rounds)) < rest).astype(jnp.int32)
-        each = lambda turn, carry: work(turn, turn * self.programs + place(turn), carry)
-        return jax.lax.fori_loop(jnp.int32(0), rounds + last, each, carry)
+        return jax.lax.fori_loop(jnp.int32(0), rounds + last, each, jnp.int32(0))
 
 
 def div(x, n: int):
