@@ -13,7 +13,7 @@ compiler takes a plan's words for zeros, so our kernels run in the mode of `Tile
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,13 +32,14 @@ from pallas_kernels.interval_attention import (
 )
 from pallas_kernels.interval_attention.bench_static import CHIPS, HEAD_DIM, PRODUCTS, Grid, Profile
 from pallas_kernels.interval_attention.tpu_tiles import Tiles, Walk
-from pallas_kernels.interval_attention.workload import Case, causal, everything, packing, pairs
+from pallas_kernels.interval_attention.workload import cases, causal, pairs
 
 # What `cost` prints of a full and a partial visit, a block of queries that ends with either, and a
 # key head, and what `splash` prints of 512 x 512 pairs and a block of queries.
 FORWARD_V5E = {"full": 1076, "partial": 1091, "row": 299, "row_partial": 359, "fixed": 8308}
 FORWARD_V5E |= {"splash": 1240, "splash_row": 1230}
-ROWS = ("mixed_16k", "text_to_image_16k", "text_heavy_16k", "mixed_32k")
+PACKINGS = "mixed_16k", "text_to_image_16k", "text_heavy_16k", "mixed_32k"
+ROWS = (*PACKINGS, "causal_16k", "everything_1k")
 
 
 def dense(tiles: Tiles, way: str, grid: Grid, key_heads: int, shape) -> tuple[Callable, list]:
@@ -109,7 +110,7 @@ def workloads(options) -> None:
     titles = ["row", "visited / least", "floor", "ours", "of floor", "splash, causal", "of it"]
     titles += ["splash, equal work", "of it"]
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    for case in cases():
+    for case in cases(ROWS):
         plan = make_plan(*case.mask, **sizes)
         visited, full, partial, least = (int(x[0]) for x in plan.stats)
         rows, ending_full = plan.rows.full.size, int((plan.rows.full > 0).sum())
@@ -127,15 +128,6 @@ def workloads(options) -> None:
         for theirs in (splash, equal):
             cells += [f"{theirs:.2f}", f"{ours / theirs:.2f}"]
         print(f"| {' | '.join(cells)} |")
-
-
-def cases() -> Iterator[Case]:
-    """The rows of `packings.json`, in row order and as two streams, and plain masks."""
-    for name in ROWS:
-        yield Case(f"{name}, row order", packing(name))
-        yield Case(f"{name}, two streams", packing(name, two_streams=True))
-    yield Case("causal, 16k", causal(16384))
-    yield Case("everything, 1k", everything(1024))
 
 
 def compile_layers(options) -> None:

@@ -28,9 +28,7 @@ from pallas_kernels.interval_attention import bench_torch, gpu, interval_attenti
 from pallas_kernels.interval_attention.workload import (
     Case,
     Heads,
-    causal,
-    everything,
-    packing,
+    cases,
     pairs,
 )
 
@@ -53,18 +51,6 @@ class Result(NamedTuple):
     ms: float
     teraflops: float  # useful ones, a second
     device: str
-
-
-def cases(rows: Sequence[str]) -> Iterator[Case]:
-    """The rows of `packings.json`, in row order and as two streams, and plain masks."""
-    made = {"causal": causal, "everything": everything}
-    for row in rows:
-        kind, _, size = row.rpartition("_")
-        if kind in made:
-            yield Case(row, made[kind](1024 * int(size.removesuffix("k"))))
-        else:
-            yield Case(f"{row}, row order", packing(row))
-            yield Case(f"{row}, two streams", packing(row, two_streams=True))
 
 
 def ours(q, k, v, mask, plan):

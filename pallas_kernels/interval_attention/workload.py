@@ -100,6 +100,18 @@ def everything(length: int):
     return clock, np.zeros_like(clock), stop
 
 
+def cases(rows: Sequence[str]) -> Iterator[Case]:
+    """Rows of `packings.json`, in row order and as two streams, and plain masks: `causal_16k`."""
+    made = {"causal": causal, "everything": everything}
+    for row in rows:
+        kind, _, size = row.rpartition("_")
+        if kind in made:
+            yield Case(row, made[kind](1024 * int(size.removesuffix("k"))))
+        else:
+            yield Case(f"{row}, row order", packing(row))
+            yield Case(f"{row}, two streams", packing(row, two_streams=True))
+
+
 def pairs(clock: np.ndarray, start: np.ndarray, stop: np.ndarray) -> int:
     """Visible pairs of the rows."""
     count = 0

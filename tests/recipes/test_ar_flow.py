@@ -296,7 +296,8 @@ def test_texts_need_no_losses_where_only_pictures_are_learnt():
     config = small()
     config.layout.lanes.text.losses = 0
     config.loss_weights = {"flow": 1.0}
-    ar_flow.parse(config)
+    lanes = {lane.name: lane for lane in ar_flow.parse(config).layout.lanes}
+    assert lanes["text"].losses == 0
 
 
 SAMPLES = "unified.evaluation.samples"
