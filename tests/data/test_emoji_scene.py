@@ -7,16 +7,14 @@ import pytest
 
 from unified.data.emoji import arrange, language, scene, sprites, vocabulary
 from unified.data.emoji.scene import Scene, Spot, Thing
+from unified.data.emoji.world import World
 
+ANYTHING = World(any_pair=True)
 APPLE, DOG = "1f34e", "1f436"
 
 
-def anything(colour, noun):
-    return True
-
-
 def scenes(count: int) -> list[Scene]:
-    return [arrange.sample(random.Random(i), anything) for i in range(count)]
+    return [arrange.sample(random.Random(i), ANYTHING) for i in range(count)]
 
 
 def test_the_table_is_whole():
@@ -144,6 +142,6 @@ def test_a_relation_of_groups_holds_for_every_pair():
 
 
 def test_another_canvas_has_larger_things():
-    picture = arrange.sample(random.Random(0), anything, side=128)
+    picture = arrange.sample(random.Random(0), World(side=128, any_pair=True))
     assert scene.render(picture).shape == (128, 128, 3)
     assert {t.size for t in picture.things} <= {36, 48}

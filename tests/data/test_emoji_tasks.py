@@ -9,7 +9,8 @@ import pytest
 from unified.data.emoji import icons, language, sprites, vocabulary
 from unified.data.emoji.holdout import is_held_out_concept, is_held_out_pair
 from unified.data.emoji.scene import OPPOSITE, fits, region, relation_of_groups
-from unified.data.emoji.tasks import PAIRS, TASKS, EmojiSource
+from unified.data.emoji.tasks import TASKS, EmojiSource, held_out_pairs
+from unified.data.emoji.world import World
 
 SHAPES = {  # task -> (modality, role) of its segments
     "caption": [("image", "context"), ("text", "context"), ("text", "target")],
@@ -85,7 +86,7 @@ def test_weights_are_the_shares_of_tasks():
         ({"split": "test"}, "unknown split 'test': choose one of train, validation"),
         ({"tasks": {"paint": 1.0}}, r"unknown tasks \['paint'\]: choose from caption"),
         ({"split": "concepts", "tasks": {"layout": 1.0}}, "no task with a positive weight"),
-        ({"size": 96}, "pictures of 96 pixels: choose a multiple of 64"),
+        ({"world": {"side": 96}}, "96 pixels a side: 32 for a single thing, or a multiple of 64"),
         ({"icons": 3}, "icons=3: a share is from 0 to 1"),
     ],
 )
@@ -133,7 +134,7 @@ def test_every_held_out_example_has_a_pair_that_training_lacks():
 
 
 def test_held_out_pairs_leave_most_of_every_colour_and_object():
-    assert len(PAIRS) >= 20
+    assert len(held_out_pairs(World())) >= 20
     for noun in vocabulary.NOUNS.values():
         held = sum(is_held_out_pair(c, noun.singular) for c in noun.colours)
         assert held <= len(noun.colours) / 2
@@ -223,7 +224,7 @@ def test_edits_change_what_their_kind_says():
 
 
 def test_a_larger_picture_shows_the_same_kind_of_scene():
-    source = EmojiSource(size=128)
+    source = EmojiSource(world={"side": 128})
     pictures = [s.content for i in range(20) for s in source[i].segments if s.modality == "image"]
     assert {p.shape for p in pictures} == {(128, 128, 3)}
 

@@ -24,7 +24,7 @@ class Oracle:
         for split in splits:
             for suite in emoji.SUITES:
                 if emoji.has(split, suite, icons=True):
-                    for truth in emoji.truths(suite, split, N, SEED, 64):
+                    for truth in emoji.truths(suite, split, N, SEED, {}):
                         segments = to_example(truth).segments
                         self.known[key(segments[:-1])] = segments[-1]
 
@@ -115,7 +115,7 @@ def test_who_does_not_look_scores_no_more_than_chance(tmp_path, tasks, n):
 
 def test_always_the_commonest_answer_scores_chance():
     suite = next(s for s in emoji.SUITES if s.name == "vqa")
-    known = emoji.truths(suite, "validation", 1000, 0, 64)
+    known = emoji.truths(suite, "validation", 1000, 0, {})
     verdicts = emoji.look_away(suite, known)
     metrics = emoji.collect("x/vqa", verdicts[:200], verdicts)
     for kind in ("yes/no", "count", "all"):
@@ -126,7 +126,7 @@ def test_always_the_commonest_answer_scores_chance():
 
 def test_examples_to_write_have_one_right_answer():
     suite = next(s for s in emoji.SUITES if s.name == "text")
-    found = emoji.truths(suite, "validation", 100, 0, 64)
+    found = emoji.truths(suite, "validation", 100, 0, {})
     assert not {truth.kind for truth in found} & set(emoji.OPEN_KINDS)
     assert all(truth.prompt and truth.answer for truth in found)
 

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,16 +96,17 @@ def run(
     splits: Sequence[Split] = ("validation", "heldout"),
     tasks: Sequence[str] = (*TASKS, "reconstruction"),
     icons: bool = True,
-    size: int = 64,
+    world: Mapping[str, Any] = MappingProxyType({}),
     shown: int = 24,
     title: str = "Emoji scenes",
     extra: Mapping[str, float] | None = None,
 ) -> Metrics:
     """Measures `model` and writes `metrics.json`, `samples.png` and `report.html` into `folder`.
 
-    `icons`: single pictures of any concept too, in the splits that have them. `size`: side of
-    pictures in pixels. `shown`: examples of each task on the page. `extra`: metrics measured
-    elsewhere (losses), reported with the others. Metrics are named `split/task/measure`.
+    `icons`: single pictures of any concept too, in the splits that have them. `world`: what
+    scenes are made of, fields of `data.emoji.world.World`. `shown`: examples of each task on the
+    page. `extra`: metrics measured elsewhere (losses), reported with the others. Metrics are named
+    `split/task/measure`.
     """
     metrics: Metrics = {}
     sections: list[Section] = []
@@ -112,12 +114,12 @@ def run(
         for suite in SUITES:
             if suite.task not in tasks or not has(split, suite, icons):
                 continue
-            found, cards = measure(model, suite, split, examples_per_task, seed, size)
+            found, cards = measure(model, suite, split, examples_per_task, seed, world)
             metrics |= found
             name = f"{TITLES[suite.task]}: {'icons, ' * suite.icons}{split}"
             sections.append(Section(name, tuple(cards[:shown])))
         if "reconstruction" in tasks:
-            found, cards = reconstruct(model, split, examples_per_task, seed, size)
+            found, cards = reconstruct(model, split, examples_per_task, seed, world)
             metrics |= found
             sections.append(Section(f"Reconstruct: {split}", tuple(cards[:shown])))
     metrics |= extra or {}
@@ -133,11 +135,11 @@ def has(split: Split, suite: Suite, icons: bool) -> bool:
 
 
 def measure(
-    model: Model, suite: Suite, split: Split, n: int, seed: int, size: int
+    model: Model, suite: Suite, split: Split, n: int, seed: int, world: Mapping[str, Any]
 ) -> tuple[Metrics, list[Card]]:
     """Asks for `n` examples of a task, and judges what comes back."""
     many = n if suite.icons and suite.draws else max(n, BLIND_EXAMPLES)  # an icon costs a rendering
-    known = truths(suite, split, many, seed, size)
+    known = truths(suite, split, many, seed, world)
     asked = known[:n]
     requests = [[s for s in to_example(t).segments if s.role == "context"] for t in asked]
     outputs: list[Output] = (
@@ -151,10 +153,10 @@ def measure(
     return collect(f"{split}/{suite.name}", verdicts, blind), cards
 
 
-def truths(suite: Suite, split: Split, n: int, seed: int, size: int) -> list[Truth]:
+def truths(suite: Suite, split: Split, n: int, seed: int, world: Mapping[str, Any]) -> list[Truth]:
     """The first `n` examples that have one right answer."""
     share = 1.0 if suite.icons else 0.0
-    source = EmojiSource(split, {suite.task: 1.0}, seed=seed, size=size, icons=share)
+    source = EmojiSource(split, {suite.task: 1.0}, seed=seed, world=world, icons=share)
     found: list[Truth] = []
     i = 0
     while len(found) < n:
@@ -206,12 +208,12 @@ def _columns(verdicts: Iterable[Verdict]) -> dict[str, list[bool | float]]:
 
 
 def reconstruct(
-    model: Model, split: Split, n: int, seed: int, size: int
+    model: Model, split: Split, n: int, seed: int, world: Mapping[str, Any]
 ) -> tuple[Metrics, list[Card]]:
     """How near `n` pictures come back: PSNR (dB), SSIM, and what the parser still reads."""
     icons = split == "concepts"
     suite = Suite("generate", icons, judge.judge_scene)
-    scenes = [judge.known(truth.after) for truth in truths(suite, split, n, seed, size)]
+    scenes = [judge.known(truth.after) for truth in truths(suite, split, n, seed, world)]
     pictures = np.stack([render(scene) for scene in scenes])
     again = model.reconstruct(pictures)
     verdicts, cards = [], []

@@ -1,6 +1,6 @@
 """Random scenes: which objects, how many, where.
 
-`allowed(colour, noun)` says which pairs may appear, so that held-out pairs stay out of training.
+A `World` says what there is to choose from, and which pairs of colour and object may appear.
 """
 
 import functools
@@ -8,11 +8,18 @@ import random
 from collections.abc import Callable, Sequence
 
 from unified.data.emoji.language import Group
-from unified.data.emoji.scene import Scene, Spot, Thing, fits_beside, relation_of_groups
+from unified.data.emoji.scene import (
+    SINGLE,
+    Scene,
+    Spot,
+    Thing,
+    fits_beside,
+    relation_of_groups,
+    unit,
+)
 from unified.data.emoji.sprites import Style
-from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
-
-Allowed = Callable[[str | None, str], bool]
+from unified.data.emoji.vocabulary import NOUNS, SIZES, STYLES
+from unified.data.emoji.world import MOST, World
 
 PARTITIONS = {  # number of things -> sizes of its groups, more likely ones repeated
     1: ((1,),),
@@ -21,50 +28,49 @@ PARTITIONS = {  # number of things -> sizes of its groups, more likely ones repe
     4: ((4,), (3, 1), (2, 2), (2, 1, 1)),
 }
 COUNT_WEIGHTS = (25, 35, 25, 15)  # of 1 to 4 things
-MOST = len(COUNT_WEIGHTS)
-STYLE_WEIGHTS = (60, 20, 20)  # of vocabulary.STYLES
+STYLE_WEIGHTS = dict(zip(STYLES, (60, 20, 20), strict=True))
 COLOURED = 0.6  # share of groups with a tint
-NAMES = tuple(NOUNS)
 CELL = 8  # centres of things are centres of such cells, pixels of 64: a model's patches repeat
 
 
-def colour_for(rng: random.Random, noun: str, allowed: Allowed) -> str | None:
+def colour_for(rng: random.Random, noun: str, world: World) -> str | None:
     """A tint that may be used for the object, or None for its own colours."""
     if rng.random() >= COLOURED:
         return None
-    return rng.choice([c for c in NOUNS[noun].colours if allowed(c, noun)])
+    return rng.choice([c for c in NOUNS[noun].colours if world.allows(c, noun)])
 
 
-def group(rng: random.Random, count: int, allowed: Allowed, others: Sequence[Group] = ()) -> Group:
+def group(rng: random.Random, count: int, world: World, others: Sequence[Group] = ()) -> Group:
     """A group that differs from `others` in noun or, sometimes, in colour alone."""
     if others and rng.random() < 0.15 and others[0].word:
         noun = others[0].noun
         taken = {other.colour for other in others if other.noun == noun}
-        colours = [c for c in NOUNS[noun].colours if c not in taken and allowed(c, noun)]
+        colours = [c for c in NOUNS[noun].colours if c not in taken and world.allows(c, noun)]
         return Group(count, noun, rng.choice(colours))
     taken = {other.noun for other in others}
-    noun = rng.choice([name for name in NAMES if name not in taken])
-    return Group(count, noun, colour_for(rng, noun, allowed))
+    noun = rng.choice([name for name in world.nouns if name not in taken])
+    return Group(count, noun, colour_for(rng, noun, world))
 
 
 def sample(
     rng: random.Random,
-    allowed: Allowed,
+    world: World,
     first: Group | None = None,
-    side: int = 64,
     most: int = MOST,
 ) -> Scene:
     """A scene of at most `most` things; `first`, if given, sets noun and colour of one group."""
+    most = min(most, world.most)
     count = rng.choices(range(1, most + 1), COUNT_WEIGHTS[:most])[0]
     groups: list[Group] = []
     for size in rng.choice(PARTITIONS[count]):
         if first and not groups:
             groups.append(Group(size, first.noun, first.colour))
         else:
-            groups.append(group(rng, size, allowed, groups))
-    style = rng.choices(STYLES, STYLE_WEIGHTS)[0]
-    background = "white" if rng.random() < 0.7 else rng.choice(tuple(BACKGROUNDS)[1:])
-    return place(rng, groups, style, background, side)
+            groups.append(group(rng, size, world, groups))
+    style = rng.choices(world.styles, [STYLE_WEIGHTS[style] for style in world.styles])[0]
+    plain, *others = world.backgrounds
+    background = plain if rng.random() < 0.7 or not others else rng.choice(others)
+    return place(rng, groups, style, background, world.side)
 
 
 def place(
@@ -89,7 +95,9 @@ def place(
 
 
 def free_spots(rng: random.Random, count: int, side: int) -> list[Spot]:
-    """`count` places that do not overlap."""
+    """`count` places that do not overlap; that of a single thing is the middle."""
+    if side == SINGLE:
+        return [Spot(side // 2, side // 2, SIZES[-1])]
     sizes = SIZES if count < 4 else SIZES[:1]
     while True:
         spots: list[Spot] = []
@@ -115,12 +123,11 @@ def free_spot(
 def _spot(rng: random.Random, size: int, side: int) -> Spot:
     """A random place in a cell for a thing of `size` pixels on a canvas of 64."""
     places = _places(size, side)
-    return Spot(rng.choice(places), rng.choice(places), size * (side // 64))
+    return Spot(rng.choice(places), rng.choice(places), size * unit(side))
 
 
 @functools.cache
 def _places(size: int, side: int) -> tuple[int, ...]:
     """Centres of cells, along one side, where such a thing stays on the canvas."""
-    unit = side // 64
-    size, cell = size * unit, CELL * unit
+    size, cell = size * unit(side), CELL * unit(side)
     return tuple(c for c in range(cell // 2, side, cell) if size <= 2 * c <= 2 * side - size)

@@ -4,11 +4,12 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from unified.data.emoji.arrange import MOST, NAMES, Allowed, colour_for, free_spot
+from unified.data.emoji.arrange import colour_for, free_spot
 from unified.data.emoji.language import SURFACE, Group, members, phrase
 from unified.data.emoji.questions import refer
-from unified.data.emoji.scene import REGIONS, Scene, Spot, Thing, fits_beside, relation
-from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, STYLES
+from unified.data.emoji.scene import REGIONS, Scene, Spot, Thing, fits, relation
+from unified.data.emoji.vocabulary import NOUNS
+from unified.data.emoji.world import EDITS, World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Edit:
 def edit(
     scene: Scene,
     rng: random.Random,
-    allowed: Allowed,
+    world: World,
     first: bool = False,
     new: Group | None = None,
 ) -> Edit:
@@ -37,11 +38,12 @@ def edit(
     groups = list(members(scene))
     group = groups[0] if first or new else rng.choice(groups)
     weights = {"recolour": 3, "add": 1, "replace": 1} if new else EDIT_WEIGHTS
+    weights = {kind: weight for kind, weight in weights.items() if kind in world.edits}
     for kind in rng.choices(tuple(weights), tuple(weights.values()), k=100):
-        found = _EDIT[kind](scene, groups, group, rng, allowed, new)
+        found = _EDIT[kind](scene, groups, group, rng, world, new)
         if found:
             return Edit(kind, *found)
-    raise ValueError(f"no edit brings {new} into {scene}")
+    raise ValueError(f"no edit of {tuple(weights)} fits {scene} (to bring in: {new})")
 
 
 def _changed(scene: Scene, group: Group, change: Callable[[Thing], Thing]) -> Scene:
@@ -49,11 +51,11 @@ def _changed(scene: Scene, group: Group, change: Callable[[Thing], Thing]) -> Sc
     return scene.with_things(change(t) if t in things else t for t in scene.things)
 
 
-def _recolour(scene, groups, group, rng, allowed, new):
+def _recolour(scene, groups, group, rng, world, new):
     noun = NOUNS[group.noun]
     taken = {g.colour for g in groups if g.noun == group.noun}
     natural = (None,) if noun.natural else ()
-    colours = [c for c in noun.colours + natural if c not in taken and allowed(c, group.noun)]
+    colours = [c for c in noun.colours + natural if c not in taken and world.allows(c, group.noun)]
     if new:
         colours = [new.colour] if new.noun == group.noun and new.colour not in taken else []
     if not colours:
@@ -65,17 +67,17 @@ def _recolour(scene, groups, group, rng, allowed, new):
     return text.format(subject, word), after
 
 
-def _newcomer(groups, rng, allowed, new) -> Group | None:
+def _newcomer(groups, rng, world, new) -> Group | None:
     if new:
         present = any((g.noun, g.colour) == (new.noun, new.colour) for g in groups)
         return None if present else Group(1, new.noun, new.colour)
-    noun = rng.choice([n for n in NAMES if all(n != g.noun for g in groups)])
-    return Group(1, noun, colour_for(rng, noun, allowed))
+    noun = rng.choice([n for n in world.nouns if all(n != g.noun for g in groups)])
+    return Group(1, noun, colour_for(rng, noun, world))
 
 
-def _add(scene, groups, group, rng, allowed, new):
-    added, where, place = _newcomer(groups, rng, allowed, new), "", None
-    if not added or len(scene.things) >= MOST:
+def _add(scene, groups, group, rng, world, new):
+    added, where, place = _newcomer(groups, rng, world, new), "", None
+    if not added or len(scene.things) >= world.most:
         return None
     if group.count == 1 and rng.random() < 0.7:
         (anchor,) = members(scene)[group]
@@ -93,7 +95,7 @@ def _add(scene, groups, group, rng, allowed, new):
     return text, scene.with_things((*scene.things, thing)), place
 
 
-def _remove(scene, groups, group, rng, allowed, new):
+def _remove(scene, groups, group, rng, world, new):
     if len(groups) < 2:
         return None
     text = f"{rng.choice(('remove', 'delete', 'take away', 'erase'))} {refer(group, groups, rng)}"
@@ -101,8 +103,8 @@ def _remove(scene, groups, group, rng, allowed, new):
     return text, scene.with_things(t for t in scene.things if t not in gone)
 
 
-def _replace(scene, groups, group, rng, allowed, new):
-    other = _newcomer(groups, rng, allowed, new)
+def _replace(scene, groups, group, rng, world, new):
+    other = _newcomer(groups, rng, world, new)
     if not other:
         return None
     other = dataclasses.replace(other, count=group.count)
@@ -113,7 +115,7 @@ def _replace(scene, groups, group, rng, allowed, new):
     return text.format(refer(group, groups, rng), phrased), _changed(scene, group, change)
 
 
-def _move(scene, groups, group, rng, allowed, new):
+def _move(scene, groups, group, rng, world, new):
     if group.count > 1:
         return None
     (thing,) = members(scene)[group]
@@ -122,21 +124,27 @@ def _move(scene, groups, group, rng, allowed, new):
     others = [t.spot for t in scene.things if t != thing]
     if abs(x - thing.x) + abs(y - thing.y) < scene.side // 4:
         return None
-    if not fits_beside(Spot(x, y, thing.size), others):
+    if not fits([*others, Spot(x, y, thing.size)], scene.side):
         return None
     text = f"move {refer(group, groups, rng)} to the {where}"
     return text, _changed(scene, group, lambda t: dataclasses.replace(t, x=x, y=y))
 
 
-def _style(scene, groups, group, rng, allowed, new):
-    style = rng.choice([s for s in STYLES if s != scene.things[0].style])
+def _style(scene, groups, group, rng, world, new):
+    styles = [s for s in world.styles if s != scene.things[0].style]
+    if not styles:
+        return None
+    style = rng.choice(styles)
     text = rng.choice(("redraw it in {} style", "make it {}", "change the style to {}"))
     restyled = (dataclasses.replace(t, style=style) for t in scene.things)
     return text.format(style), scene.with_things(restyled)
 
 
-def _background(scene, groups, group, rng, allowed, new):
-    colour = rng.choice([b for b in BACKGROUNDS if b != scene.background])
+def _background(scene, groups, group, rng, world, new):
+    colours = [b for b in world.backgrounds if b != scene.background]
+    if not colours:
+        return None
+    colour = rng.choice(colours)
     text = rng.choice(("make the background {}", "change the background to {}"))
     return text.format(colour), dataclasses.replace(scene, background=colour)
 
@@ -159,3 +167,4 @@ EDIT_WEIGHTS = {
     "style": 1,
     "background": 1,
 }
+assert tuple(_EDIT) == EDITS

@@ -14,7 +14,7 @@ import functools
 
 import numpy as np
 
-from unified.data.emoji.scene import Scene, Thing
+from unified.data.emoji.scene import Scene, Thing, unit
 from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
 
 CELLS = 8
@@ -65,9 +65,9 @@ class _Bank:
 
 @functools.lru_cache(maxsize=8)
 def _bank(background: str, side: int) -> _Bank:
-    window = SIZES[-1] * side // 64
+    window = SIZES[-1] * unit(side)
     things = [
-        Thing(noun.id, style, colour, 0, 0, size * side // 64)
+        Thing(noun.id, style, colour, 0, 0, size * unit(side))
         for noun in NOUNS.values()
         for style in STYLES
         for size in SIZES
@@ -110,10 +110,10 @@ def background_of(pixels: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def parse(pixels: np.ndarray) -> Parsed:
-    """uint8 `[H W 3]`, square, side a multiple of 64 -> the scene that explains it best."""
+    """uint8 `[H W 3]`, square, side 32 or a multiple of 64 -> the scene that explains it best."""
     side = pixels.shape[0]
-    if pixels.shape != (side, side, 3) or side % 64:
-        raise ValueError(f"picture of shape {pixels.shape}: a square of 64 pixels or a multiple")
+    if pixels.shape != (side, side, 3):
+        raise ValueError(f"picture of shape {pixels.shape}: a square, [H H 3]")
     background, colour = background_of(pixels)
     bank = _bank(background, side)
     pad = bank.window // 2

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 
-from unified.data.emoji.arrange import NAMES, Allowed
 from unified.data.emoji.language import SURFACE, Group, members, phrase
 from unified.data.emoji.scene import (
     OPPOSITE,
@@ -15,6 +14,7 @@ from unified.data.emoji.scene import (
 )
 from unified.data.emoji.sprites import COLOURS
 from unified.data.emoji.vocabulary import BACKGROUNDS, KINDS, NOUNS, NUMBERS
+from unified.data.emoji.world import QUESTIONS, World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +44,25 @@ def refer(group: Group, groups: list[Group], rng: random.Random, colour: bool = 
 def ask(
     scene: Scene,
     rng: random.Random,
-    allowed: Allowed,
+    world: World,
     first: bool = False,
     kinds: tuple[str, ...] | None = None,
 ) -> Question:
     """A question of a random kind that the scene can answer; about its first group if `first`.
 
-    `kinds` limits the kinds; raises ValueError if none of them fits the scene.
+    Kinds are those of the world, or `kinds`; raises ValueError if none of them fits the scene.
     """
     groups = list(members(scene))
     group = groups[0] if first else rng.choice(groups)
-    kinds = kinds or KINDS_OF_QUESTION
+    kinds = kinds or world.questions
     for kind in rng.sample(kinds, len(kinds)):
-        found = _ASK[kind](scene, groups, group, rng, allowed)
+        found = _ASK[kind](scene, groups, group, rng, world)
         if found:
             return Question(kind, *found)
     raise ValueError(f"no question of kinds {kinds} fits {scene}")
 
 
-def _what(scene, groups, group, rng, allowed):
+def _what(scene, groups, group, rng, world):
     words = tuple(w for n in NOUNS.values() for w in (n.singular, n.plural))
     noun = NOUNS[group.noun]
     answer = noun.singular if group.count == 1 else noun.plural
@@ -79,9 +79,9 @@ def _what(scene, groups, group, rng, allowed):
     return None
 
 
-def _count(scene, groups, group, rng, allowed):
+def _count(scene, groups, group, rng, world):
     absent = rng.random() < 0.1
-    noun = NOUNS[rng.choice([n for n in NAMES if n not in {g.noun for g in groups}])]
+    noun = NOUNS[rng.choice([n for n in world.nouns if n not in {g.noun for g in groups}])]
     noun = noun if absent else NOUNS[group.noun]
     same = [g for g in groups if g.noun == noun.singular]
     word = ""
@@ -91,7 +91,7 @@ def _count(scene, groups, group, rng, allowed):
     return prompt.format(word + noun.plural), NUMBERS[sum(g.count for g in same)], NUMBERS
 
 
-def _colour(scene, groups, group, rng, allowed):
+def _colour(scene, groups, group, rng, world):
     if not group.word or sum(other.noun == group.noun for other in groups) > 1:
         return None
     thing = refer(group, groups, rng, colour=False)
@@ -100,7 +100,7 @@ def _colour(scene, groups, group, rng, allowed):
     return prompt, group.word, tuple(COLOURS)
 
 
-def _where(scene, groups, group, rng, allowed):
+def _where(scene, groups, group, rng, world):
     things = members(scene)
     verb = "are" if group.count > 1 else "is"
     subject = refer(group, groups, rng)
@@ -114,7 +114,7 @@ def _where(scene, groups, group, rng, allowed):
     return None
 
 
-def _yes_no(scene, groups, group, rng, allowed):
+def _yes_no(scene, groups, group, rng, world):
     truth = rng.random() < 0.5
     answer = "yes" if truth else "no"
     things = members(scene)
@@ -127,32 +127,32 @@ def _yes_no(scene, groups, group, rng, allowed):
             return f"{verb} {pair}?", answer, ("yes", "no")
     asked = Group(1, group.noun, group.colour)
     if not truth:
-        asked = _absent(groups, asked, rng, allowed)
+        asked = _absent(groups, asked, rng, world)
     return f"is there {phrase(asked, rng)}?", answer, ("yes", "no")
 
 
-def _absent(groups, group, rng, allowed) -> Group:
+def _absent(groups, group, rng, world) -> Group:
     """A group that is not in the scene, alike in colour or in noun."""
     present = {(g.noun, g.colour) for g in groups}
     nouns = {g.noun for g in groups}
     alike = [Group(1, group.noun, c) for c in NOUNS[group.noun].colours]
-    other = rng.choice([n for n in NAMES if n not in nouns])
+    other = rng.choice([n for n in world.nouns if n not in nouns])
     swaps = [
         Group(1, group.noun, g.colour) for g in groups if g.colour in NOUNS[group.noun].colours
     ]
     pool = swaps * 4 + alike if group.word else []
-    pool = [g for g in pool if (g.noun, g.colour) not in present and allowed(g.colour, g.noun)]
+    pool = [g for g in pool if (g.noun, g.colour) not in present and world.allows(g.colour, g.noun)]
     return rng.choice(pool) if pool and rng.random() < 0.6 else Group(1, other)
 
 
-def _kind(scene, groups, group, rng, allowed):
+def _kind(scene, groups, group, rng, world):
     if len(groups) > 1:
         return None
     prompt = rng.choice(("what kind of thing is this?", "which group does this belong to?"))
     return prompt, NOUNS[group.noun].kind, KINDS
 
 
-def _background(scene, groups, group, rng, allowed):
+def _background(scene, groups, group, rng, world):
     if scene.background == "white" and rng.random() < 0.7:
         return None
     return "what colour is the background?", scene.background, tuple(BACKGROUNDS)
@@ -167,4 +167,4 @@ _ASK = {
     "group": _kind,
     "background": _background,
 }
-KINDS_OF_QUESTION = tuple(_ASK)
+assert tuple(_ASK) == QUESTIONS

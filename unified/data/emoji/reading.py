@@ -3,10 +3,10 @@
 import random
 
 from unified.data.emoji import icons, language, questions
-from unified.data.emoji.arrange import Allowed
 from unified.data.emoji.questions import Question
 from unified.data.emoji.scene import OPPOSITE, RELATIONS, Scene
 from unified.data.emoji.sprites import Concept
+from unified.data.emoji.world import World
 
 LANGUAGES = {
     "zh": "chinese",
@@ -52,7 +52,7 @@ def _tags(concept: Concept, rng: random.Random) -> str:
     return ", ".join(sorted(rng.sample(tags, min(4, len(tags)))))
 
 
-def tell(scene: Scene, rng: random.Random, allowed: Allowed) -> Question:
+def tell(scene: Scene, rng: random.Random, world: World) -> Question:
     """A scene in words, and a question that the words answer."""
     told = language.facts(scene, rng)
     sentence = language.say(told, rng)
@@ -65,7 +65,7 @@ def tell(scene: Scene, rng: random.Random, allowed: Allowed) -> Question:
         pair = (questions.refer(a, groups, rng), questions.refer(b, groups, rng))
         prompt = f"where {verb} {pair[0]} from {pair[1]}?"
         return Question("told where", f"{sentence}. {prompt}", related, RELATIONS)
-    asked = questions.ask(scene, rng, allowed, kinds=("count", "colour"))
+    asked = questions.ask(scene, rng, world, kinds=("count", "colour"))
     return Question(
         f"told {asked.kind}", f"{sentence}. {asked.prompt}", asked.answer, asked.choices
     )

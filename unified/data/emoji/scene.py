@@ -67,6 +67,19 @@ class Scene:
         return dataclasses.replace(self, things=tuple(things))
 
 
+SINGLE = 32  # side of a canvas that holds one thing, in its middle
+
+
+def unit(side: int) -> int:
+    """How much larger things are than on a canvas of 64 pixels a side, or on one for a single.
+
+    Raises ValueError for a side that no canvas has.
+    """
+    if side != SINGLE and (side < 64 or side % 64):
+        raise ValueError(f"{side} pixels a side: {SINGLE} for a single thing, or a multiple of 64")
+    return max(side // 64, 1)
+
+
 def render(scene: Scene) -> np.ndarray:
     """uint8 `[H W 3]`. Raises ValueError if a thing leaves the canvas."""
     canvas = np.empty((scene.side, scene.side, 3), np.uint8)

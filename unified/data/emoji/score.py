@@ -10,7 +10,7 @@ import numpy as np
 
 from unified.data.emoji.language import Facts, Group, members
 from unified.data.emoji.parser import parse
-from unified.data.emoji.scene import Scene, Thing, mask, relation, relation_of_groups, render
+from unified.data.emoji.scene import Scene, Thing, mask, relation, relation_of_groups, render, unit
 from unified.data.emoji.tasks import Truth
 
 REACH = 3  # pixels of 64 that a centre may be off
@@ -42,7 +42,7 @@ def score_facts(facts: Facts, seen: Scene) -> dict[str, bool]:
 def score_scene(truth: Scene, seen: Scene) -> dict[str, bool]:
     """The same for a scene known exactly; `position`: every centre is within `REACH`."""
     kinds = _multisets(tuple(members(truth)), tuple(members(seen)))
-    kinds["position"] = _left_over(truth.things, seen.things, REACH * truth.side // 64) is not None
+    kinds["position"] = _left_over(truth.things, seen.things, REACH * unit(truth.side)) is not None
     kinds["background"] = seen.background == truth.background
     return kinds | {"all": all(kinds.values())}
 
@@ -59,7 +59,7 @@ def score_edit(truth: Truth, source: np.ndarray, picture: np.ndarray) -> dict[st
         raise ValueError(f"not an edit of a scene: {truth}")
     seen = parse(picture).scene
     before, after = set(truth.before.things), set(truth.after.things)
-    reach = REACH * truth.after.side // 64
+    reach = REACH * unit(truth.after.side)
     others = _left_over([t for t in truth.before.things if t in after], seen.things, reach)
     edited = seen.things if others is None else others  # what is not accounted for
     changed = others is not None and _is_changed(truth, seen, edited, reach)

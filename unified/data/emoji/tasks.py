@@ -8,12 +8,16 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from unified.data.emoji import arrange, edits, icons, language, questions, reading
 from unified.data.emoji.holdout import SPLITS, Split, is_held_out_pair
 from unified.data.emoji.language import Group
 from unified.data.emoji.scene import Scene, Thing, render
 from unified.data.emoji.vocabulary import NOUNS
+from unified.data.emoji.world import MOST, World
+from unified.data.emoji.world import world as make_world
 from unified.sequence import Example, Segment
 
 TASKS = {
@@ -29,12 +33,11 @@ CAPTION_PROMPTS = ("describe the picture", "describe what you see", "caption")
 LOCATE_PROMPTS = ("locate everything", "list the boxes", "where is everything?")
 ICON_TASKS = ("caption", "vqa", "generate", "edit")
 
-PAIRS = tuple(
-    Group(1, name, colour)
-    for name, noun in NOUNS.items()
-    for colour in noun.colours
-    if is_held_out_pair(colour, name)
-)
+
+def held_out_pairs(made: World) -> tuple[Group, ...]:
+    """The pairs of this world's objects with a colour that training never shows."""
+    pairs = ((name, colour) for name in made.nouns for colour in NOUNS[name].colours)
+    return tuple(Group(1, name, c) for name, c in pairs if is_held_out_pair(c, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +73,10 @@ class EmojiSource:
 
     split: `train` and `validation` differ in their scenes; each example of `heldout` has a pair of
     colour and object that training never shows, and each example of `concepts` a concept that it
-    never shows. `size` is the side of pictures in pixels, a multiple of 64; `icons` the share of
-    icons among pictures; `questions` the most that are asked about one picture in training;
-    `length` what `len` says. Raises ValueError for a task or split unknown, or a number out of its
-    range.
+    never shows. `world` are fields of `World`, what scenes are made of; `icons` the share of icons
+    among pictures; `questions` the most that are asked about one picture in training; `length`
+    what `len` says. Raises ValueError for a task or split unknown, a number out of its range, or a
+    world without what the split shows.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class EmojiSource:
         tasks: Mapping[str, float] = TASKS,
         *,
         seed: int = 0,
-        size: int = 64,
+        world: Mapping[str, Any] = MappingProxyType({}),
         icons: float = 0.2,
         questions: int = 5,
         length: int = 1 << 24,
@@ -95,13 +98,15 @@ class EmojiSource:
             raise ValueError(f"questions={questions}: at least 1 is asked about a picture")
         if not 0 <= icons <= 1:
             raise ValueError(f"icons={icons}: a share is from 0 to 1")
-        if size % 64:
-            raise ValueError(f"pictures of {size} pixels: choose a multiple of 64")
         if split == "concepts":
             tasks = {task: weight for task, weight in tasks.items() if task in ICON_TASKS}
         if sum(tasks.values()) <= 0:
             raise ValueError(f"no task with a positive weight in {dict(tasks)} for split {split}")
-        self.split, self.seed, self.size, self.length = split, seed, size, length
+        self.world = make_world(world)
+        self._pairs = held_out_pairs(self.world)
+        if split == "heldout" and not self._pairs:
+            raise ValueError(f"no pair of {self.world.nouns} and a colour is held out")
+        self.split, self.seed, self.length = split, seed, length
         self.questions = questions
         self.icons = {"heldout": 0.0, "concepts": 1.0}.get(split, icons)
         self._tasks = tuple(tasks)
@@ -139,19 +144,15 @@ class EmojiSource:
         prompt = ("draw " if rng.random() < 0.2 else "") + language.describe(scene, rng)
         return Truth(task, "scene", prompt, after=scene)
 
-    @staticmethod
-    def _allowed(colour: str | None, noun: str) -> bool:
-        return not is_held_out_pair(colour, noun)
-
     def _scene(self, rng: random.Random) -> Scene:
-        first = rng.choice(PAIRS) if self.split == "heldout" else None
-        return arrange.sample(rng, self._allowed, first, self.size)
+        first = rng.choice(self._pairs) if self.split == "heldout" else None
+        return arrange.sample(rng, self.world, first)
 
     def _ask(self, scene: Scene, rng: random.Random) -> Truth:
         """A question about the scene; in training the last of several, no two the same."""
         number = rng.randint(1, self.questions) if self.split == "train" else 1
         first = self.split == "heldout"
-        asked = [questions.ask(scene, rng, self._allowed, first) for _ in range(number)]
+        asked = [questions.ask(scene, rng, self.world, first) for _ in range(number)]
         *earlier, last = {question.prompt: question for question in asked}.values()
         turns = tuple((question.prompt, question.answer) for question in earlier)
         words = (last.kind, last.prompt, last.answer, last.choices)
@@ -160,26 +161,27 @@ class EmojiSource:
     def _edit(self, rng: random.Random) -> Truth:
         new, first = None, self.split == "heldout"
         if first and rng.random() < 0.6:  # the edit brings the pair in
-            new = rng.choice(PAIRS)
-            colours = [c for c in NOUNS[new.noun].colours if self._allowed(c, new.noun)]
+            new = rng.choice(self._pairs)
+            colours = [c for c in NOUNS[new.noun].colours if self.world.allows(c, new.noun)]
             old = Group(1, new.noun, rng.choice(colours))
-            old = old if rng.random() < 0.6 else arrange.group(rng, 1, self._allowed, (new,))
-            scene = arrange.sample(rng, self._allowed, old, self.size, most=arrange.MOST - 1)
+            recolours = rng.random() < 0.6 or not {"add", "replace"} & {*self.world.edits}
+            old = old if recolours else arrange.group(rng, 1, self.world, (new,))
+            scene = arrange.sample(rng, self.world, old, most=MOST - 1)
         else:
             scene = self._scene(rng)
-        done = edits.edit(scene, rng, self._allowed, first, new)
+        done = edits.edit(scene, rng, self.world, first, new)
         words = (done.kind, done.instruction)
         return Truth("edit", *words, before=scene, after=done.after, place=done.place)
 
     def _text(self, rng: random.Random) -> Truth:
         if self.split == "heldout" or rng.random() < 0.5:
-            asked = reading.tell(self._scene(rng), rng, self._allowed)
+            asked = reading.tell(self._scene(rng), rng, self.world)
         else:
             asked = reading.define(rng, held_out=False)
         return Truth("text", asked.kind, asked.prompt, asked.answer, asked.choices)
 
     def _icon(self, task: str, rng: random.Random) -> Truth:
-        scene = icons.sample(rng, self.split == "concepts", self.size)
+        scene = icons.sample(rng, self.split == "concepts", self.world.side)
         if task == "caption":
             text = icons.describe(scene, rng)
             return Truth(task, "icon", rng.choice(CAPTION_PROMPTS), text, before=scene, icon=True)
