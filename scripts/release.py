@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("target", help="the release to write")
     parser.add_argument("--storage", help="dtype of the weights (default: as they are)")
     args = parser.parse_args()
-    params, config = models.read(args.source)
+    params, config = models.read(args.source, trust=True)
     config = models.keep_tokenizer(args.target, config)
     release.save(args.target, params, config, storage=args.storage)
 

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("source", help="a run of train.py, or a release")
     parser.add_argument("target", help="the release to write")
     args = parser.parse_args()
-    params, config = models.read(args.source)
+    params, config = models.read(args.source, trust=True)
     model = models.assemble(params, config, args.source)
     config["model"] |= autoencoder.statistics(model, config)
     release.save(args.target, params, config)

@@ -63,7 +63,7 @@ def test_a_run_is_evaluated_by_its_averaged_weights(trained, params, capsys):
 
 def test_a_release_is_evaluated_as_its_own_config_says(released, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert program.main(["--checkpoint", str(released)]) == 0
+    assert program.main(["--checkpoint", str(released), "--trust"]) == 0
     want = float(jnp.linalg.norm(params["head"]))
     assert norm(tmp_path / "evaluation" / released.name) == pytest.approx(want)
 
@@ -99,7 +99,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     arguments, message, released, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    given = [] if "--checkpoint" in arguments else ["--checkpoint", str(released)]
+    given = [] if "--checkpoint" in arguments else ["--checkpoint", str(released), "--trust"]
     (tmp_path / "taken").touch()
     assert program.main([*given, *arguments]) == 2
     error = capsys.readouterr().err

@@ -202,7 +202,10 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.drawing.update(steps=1), "config.drawing: steps=1 must be at least 2"),
         (lambda c: c.drawing.update(shift=0.0), "config.drawing: shift=0.0 must be a positive"),
         (lambda c: c.drawing.update(text_scale=math.nan), "text_scale=nan must be a finite number"),
-        (lambda c: c.layout.update(image_position="foo"), "config.layout: image_position='foo' mu"),
+        (
+            lambda c: c.layout.update(image_position="foo"),
+            "layout.image_position='foo' must be one",
+        ),
         (lambda c: c.layout.lanes.vit.update(kind="foo"), "lanes.vit.kind='foo': choose one of"),
         (lambda c: c.layout.lanes.vit.__delitem__("kind"), "lanes.vit.kind=None: choose one of"),
         (lambda c: c.drawing.update(step=9), r"config.drawing: unknown \['step'\]; there are"),
