@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.output or default_output(args.checkpoint)
     try:
         model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
-        values = models.recipe_of(config).evaluate(model, config, folder)
+        with models.config_of("" if args.config else args.checkpoint):
+            values = models.recipe_of(config).evaluate(model, config, folder)
     except (OSError, ValueError, BadRecordsError) as error:
         if sys.flags.dev_mode:
             raise
@@ -76,12 +77,14 @@ def load(
                 config[field] = saved[field]
     else:
         config = ConfigDict(saved)
-        for text in overrides:
-            configs.override(config, text)
-    recipe = models.recipe_of(config)
-    if hasattr(recipe, "check"):
-        recipe.check(config)
-    check_ranges(config)
+        with models.config_of(checkpoint):
+            for text in overrides:
+                configs.override(config, text)
+    with models.config_of("" if config_file else checkpoint):
+        recipe = models.recipe_of(config)
+        if hasattr(recipe, "check"):
+            recipe.check(config)
+        check_ranges(config)
     return models.assemble(params, config, checkpoint), config
 
 

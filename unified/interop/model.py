@@ -1,7 +1,8 @@
 """A trained model from its folder: a release, or a run of `train.py`."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +31,8 @@ def read(path: PathLike = DEFAULT, *, trust: bool = False) -> tuple[Params, dict
     params, config = (run if run.is_run(folder) else release).load(path)
     if not trust:
         names.check(config, path)
+    if not isinstance(config.get("tokenizer", ""), str):
+        raise ValueError(f"{os.fspath(path)!r}: config.tokenizer must be the name of a file")
     if (folder / TOKENIZER).exists():
         config["tokenizer"] = os.fspath(folder / TOKENIZER)
     elif "tokenizer" in config and not trust:
@@ -37,12 +40,12 @@ def read(path: PathLike = DEFAULT, *, trust: bool = False) -> tuple[Params, dict
     return params, config
 
 
-def _inside(folder: epath.Path, name: Any) -> epath.Path:
+def _inside(folder: epath.Path, name: str) -> epath.Path:
     """The file that a config means, in its folder or this package. Raises ValueError."""
-    parts = name.split("/") if isinstance(name, str) else [""]
+    parts = name.split("/")
     packaged = parts[0] == __package__.split(".")[0]
     place = release.resolve(name) if packaged else folder.joinpath(*parts)
-    if {"", ".."} & {*parts} or not place.is_file():
+    if {"", ".."} & {*parts} or not release.is_file(place):
         raise ValueError(
             f"{os.fspath(folder)!r}: config.tokenizer={name!r} is no file beside the weights or in "
             f"this package: put it there as {TOKENIZER}"
@@ -81,12 +84,19 @@ def assemble(params: Params, config: Mapping[str, Any], path: PathLike = "") -> 
     Raises ValueError, naming `path`, for a config that makes no model and for parameters that do
     not fit it, before any memory is used.
     """
-    try:
+    with config_of(path):
         model = shapes(config, most=len(release.flatten(params)))
-    except ValueError as error:
-        raise ValueError(one_line(f"{os.fspath(path)!r}: {error}" if path else error)) from error
     graph, needed = nnx.split(model, nnx.Param)
     return nnx.merge(graph, release.merge(nnx.to_pure_dict(needed), params, path))
+
+
+@contextlib.contextmanager
+def config_of(path: PathLike) -> Iterator[None]:
+    """What is wrong with a config is told in one line, with the folder that it is from, if any."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(one_line(f"{os.fspath(path)!r}: {error}" if path else error)) from error
 
 
 def shapes(config: Mapping[str, Any], most: int) -> nnx.Module:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from unified import names
+from unified.interop.schema import check_call
 
 
 def options(call: Callable[..., Any] | None, *, without: Collection[str] = ()) -> dict[str, Any]:
@@ -34,6 +35,13 @@ def of_each(
 
     call = lambda spec: found if callable(found := made(spec.get(kind))) else None
     return {name: {**options(call(spec)), **others} for name, spec in specs.items()}
+
+
+def check_each(specs: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
+    """Raises ValueError for an option of a source that is of another type than the source says."""
+    for name, spec in specs.items():
+        if source := known("format", kinds.get(spec["format"], spec["format"])):
+            check_call(source, spec, f"{where}.{name}")
 
 
 def known(field: str, name: Any) -> Any:

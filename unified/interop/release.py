@@ -118,10 +118,16 @@ def load_config(folder: PathLike) -> dict[str, Any]:
 
 
 def read_file(file: epath.Path) -> bytes:
-    """The content of a regular file: a pipe would wait for ever, a device never end."""
-    if not file.is_file():
+    """The content of a regular file. Raises FileNotFoundError for what else has its name."""
+    if not is_file(file):
         raise FileNotFoundError(f"{file} is not a file")
     return file.read_bytes()
+
+
+def is_file(path: epath.Path) -> bool:
+    """Whether a regular file is there: a pipe would wait for ever, a device never end."""
+    local = os.fspath(path)
+    return os.path.isfile(local) if os.path.exists(local) else path.is_file()
 
 
 def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike = "") -> Params:

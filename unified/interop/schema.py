@@ -19,7 +19,7 @@ LONGEST = 4096  # items of a list
 SCALARS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
-class SourceFields(TypedDict):
+class Source(TypedDict):
     """What every source has; the rest is its own."""
 
     format: str
@@ -28,34 +28,72 @@ class SourceFields(TypedDict):
     tasks: NotRequired[Mapping[str, float] | Sequence[str]]
 
 
-class Sources(TypedDict, total=False):
-    train: Mapping[str, SourceFields]
-    validation: Mapping[str, SourceFields]
-    evaluation: Mapping[str, SourceFields]
-    dropout: Mapping[str, float]
-    lookahead: int
-    workers: int
+class Data(TypedDict):
+    """Any split is of use somewhere, and none everywhere."""
 
-
-class DataFields(Sources):
     threads: int
     prefetch: int
     max_bad_records: int
+    train: NotRequired[Mapping[str, Source]]
+    validation: NotRequired[Mapping[str, Source]]
+    evaluation: NotRequired[Mapping[str, Source]]
+    dropout: NotRequired[Mapping[str, float]]
+    lookahead: NotRequired[int]
+    workers: NotRequired[int]
 
 
-class ValidationFields(TypedDict):
+class Validation(TypedDict):
     batches: int
     tasks: Sequence[str]
+    every: NotRequired[int]
+
+
+class Average(TypedDict, total=False):
+    decay: float
+    warmup: bool
+
+
+class Checkpoint(TypedDict, total=False):
+    every: int
+    keep: int
+    best: str
+
+
+class Optimizer(TypedDict, total=False):
+    """Beside the options of the optimizer that is named."""
+
+    name: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    final_fraction: float
+    clip_norm: float
+    no_decay: Sequence[str]
+    multipliers: Sequence[tuple[str, float]]
 
 
 class Trained(TypedDict):
-    """What the input and the losses of any recipe read."""
+    """The fields of training (`unified.training.config`): those that evaluation needs, too, and
+    those that are but a record of it."""
 
     seed: int
     batch_size: int
     loss_weights: Mapping[str, float]
-    validation: ValidationFields
-    data: DataFields
+    validation: Validation
+    data: Data
+    recipe: NotRequired[str]
+    total_steps: NotRequired[int]
+    accumulation: NotRequired[int]
+    compute_dtype: NotRequired[str]
+    remat: NotRequired[str]
+    mesh: NotRequired[Mapping[str, int]]
+    freeze: NotRequired[Sequence[str]]
+    load: NotRequired[Mapping[str, str]]
+    optimizer: NotRequired[Optimizer]
+    ema: NotRequired[Average]
+    log_every: NotRequired[int]
+    checkpoint: NotRequired[Checkpoint]
+    max_minutes: NotRequired[float]
 
 
 def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
@@ -120,11 +158,12 @@ def fill(kind: Callable[..., T], fields: Mapping[str, Any], where: str) -> T:
 
 
 def check_call(call: Callable[..., Any], fields: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError for a field that is an argument of `call`, but of another type."""
-    hints = {p.name: p.annotation for p in inspect.signature(call).parameters.values()}
-    for name in filter(hints.__contains__, fields):
-        if hints[name] is not inspect.Parameter.empty:
-            conform(fields[name], hints[name], f"{where}.{name}")
+    """Raises ValueError for a field that is an argument of `call`, but of another type. Arguments
+    of a class are those of the classes that it inherits from, too."""
+    for part in reversed(getattr(call, "__mro__", (call,))[:-1] or (call,)):
+        for name, parameter in inspect.signature(part).parameters.items():
+            if name in fields and parameter.annotation is not parameter.empty:
+                conform(fields[name], parameter.annotation, f"{where}.{name}")
 
 
 def _is(value: Any, kind: Any, choices: Sequence[Any]) -> bool:
@@ -133,8 +172,8 @@ def _is(value: Any, kind: Any, choices: Sequence[Any]) -> bool:
         return isinstance(value, str | int) and value in choices
     if kind in (None, types.NoneType):
         return value is None
-    if isinstance(value, bool) or kind in (bool, str):
-        return isinstance(value, kind)
+    if kind in (bool, str) or isinstance(value, bool):
+        return kind is not int and isinstance(value, kind)
     if isinstance(value, int):
         return abs(value) < LARGEST
     return kind is float and isinstance(value, float) and math.isfinite(value)
@@ -156,7 +195,7 @@ def _either(value: Any, hint: Any, where: str) -> Any:
 
 
 def _misfit(value: Any, hint: Any, where: str) -> ValueError:
-    shown = repr(value)
+    shown = repr(value.to_dict() if hasattr(value, "to_dict") else value)
     shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
     return ValueError(f"{where}={shown} must be {_words(hint)}")
 

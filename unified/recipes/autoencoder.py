@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ from unified.data.sources import FORMATS, BadRecord, Source, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
-from unified.interop.options import of_each, options
-from unified.interop.schema import DataFields, Sources, Trained, conform, fill
+from unified.interop.options import check_each, of_each, options
+from unified.interop.schema import Data, Trained, conform, fill
 from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
 from unified.tokenizers.autoencoder import (
     Autoencoder,
@@ -46,10 +46,9 @@ class Fields(TypedDict):
     """What a model needs of a config; the fields of `model` are those of `AutoencoderConfig`."""
 
     model: Mapping[str, Any]
-    data: NotRequired[Sources]
 
 
-class Evaluated(DataFields):
+class Evaluated(Data):
     """What training and evaluation need of `data`."""
 
     side: int
@@ -62,6 +61,7 @@ def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
 
 
 def parse(config: Mapping[str, Any]) -> AutoencoderConfig:
+    conform(config, Trained, "config", needed=False)
     conform(config, Fields, "config")
     return fill(AutoencoderConfig, config["model"], "config.model")
 
@@ -74,14 +74,15 @@ def check(config: Mapping[str, Any]) -> None:
         if not least <= (value := config["data"][field]) <= MOST:
             raise ValueError(f"config.data.{field}={value} must be from {least} to {MOST}")
     for split in ("train", "evaluation"):
-        if not config["data"].get(split):
-            raise ValueError(f"config.data.{split} names no source to evaluate with")
+        if not (sources := config["data"].get(split, {})):
+            raise ValueError(f"config.data.{split} names no source, and evaluation needs one")
+        check_each(sources, FORMATS, f"config.data.{split}")
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
     another type."""
-    conform(config, Fields, "config", needed=False)
+    conform(config, Trained, "config", needed=False)
     data = config.get("data", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
     return {

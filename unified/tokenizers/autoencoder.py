@@ -221,8 +221,8 @@ class Mid(nnx.Module):
 
 
 def residual_blocks(in_dim, dim, num_blocks, num_groups, *, rngs: nnx.Rngs) -> nnx.List:
-    dims = (in_dim, *(dim,) * num_blocks)
-    return nnx.List(ResidualBlock(dims[i], dim, num_groups, rngs=rngs) for i in range(num_blocks))
+    make = lambda i: ResidualBlock(dim if i else in_dim, dim, num_groups, rngs=rngs)
+    return nnx.List(map(make, range(num_blocks)))
 
 
 class ResidualBlock(nnx.Module):

@@ -11,7 +11,7 @@ from unified.backbone import BackboneConfig
 from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
-from unified.interop.options import known, of_each, options
+from unified.interop.options import check_each, known, of_each, options
 from unified.interop.schema import Trained, check_call, conform, fill
 from unified.nn.stack import remat_policy
 from unified.recipes.ar_flow.fields import Fields
@@ -128,7 +128,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. They depend on what it has:
     the kinds of its lanes, the formats of its sources, its benchmark. Raises ValueError, naming the
     field, for one of another type."""
-    conform(config, Fields, "config", needed=False)
+    check_types(config)
     model, data, benchmark = (dict(config.get(name, {})) for name in ("model", "data", "benchmark"))
     lanes = config.get("layout", {}).get("lanes", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
@@ -148,12 +148,19 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_types(config: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the field, for one of another type; any may be absent."""
+    conform(config, Fields, "config", needed=False)
+    conform(config, Trained, "config", needed=False)
+
+
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     """The one place where the configuration tree is read for the model.
 
     Raises ValueError where its numbers do not fit together, those of `drawing` too, which are not
     needed before the end of a run.
     """
+    check_types(config)
     conform(config, Fields, "config")
     drawing(config)
     model = dict(config["model"])
@@ -179,16 +186,18 @@ def layout(config: Mapping[str, Any]) -> Layout:
     for name, fields in spec["lanes"].items():
         fields = dict(fields)
         kind = fields.pop("kind", None)
-        if kind not in LANES:
+        if not isinstance(kind, str) or kind not in LANES:
             raise ValueError(
                 f"config.layout.lanes.{name}.kind={kind!r}: choose one of {sorted(LANES)}"
             )
-        for field, value in fields.items():
+        where = f"config.layout.lanes.{name}"
+        lane = fill(LANES[kind], {"name": name, **fields}, where)
+        for field, value in vars(lane).items():
             least = 0 if field == "losses" else 1
             if isinstance(value, int) and not least <= value <= MOST:
                 bound = f"at least {least}" if value < least else f"at most {MOST}"
-                raise ValueError(f"config.layout.lanes.{name}.{field}={value} must be {bound}")
-        lanes.append(fill(LANES[kind], {"name": name, **fields}, f"config.layout.lanes.{name}"))
+                raise ValueError(f"{where}.{field}={value} must be {bound}")
+        lanes.append(lane)
     rest = {
         "begin_text": marks.begin_text,
         "end_text": marks.end_text,
@@ -261,6 +270,8 @@ def check(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.benchmark.{option}={value!r} must be {bound}")
     conform(config, Fields, "config")
     conform(config, Trained, "config")
+    for split in ("train", "validation"):
+        check_each(config["data"].get(split, {}), FORMATS, f"config.data.{split}")
 
 
 def drawing(config: Mapping[str, Any]) -> Drawing:

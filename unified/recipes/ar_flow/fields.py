@@ -1,13 +1,11 @@
-"""The fields of a config that the recipe reads, and their types; `config.py` makes sense of them.
+"""The fields of a config that are the recipe's, and their types; `config.py` makes sense of them.
 
-What lies in `model`, `layout.lanes` and `drawing` is declared by the dataclasses it becomes, what
-lies in `benchmark` by the function it is passed to.
+Those of training are declared by `unified.interop.schema`, what lies in `model`, `layout.lanes` and
+`drawing` by the dataclasses it becomes, what lies in `benchmark` by the function it is passed to.
 """
 
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
-
-from unified.interop.schema import Sources
 
 
 class LayoutFields(TypedDict):
@@ -17,7 +15,7 @@ class LayoutFields(TypedDict):
 
 
 class Fields(TypedDict):
-    """What a model needs."""
+    """What a model needs, and what it may have."""
 
     tokenizer: str
     compute_dtype: str
@@ -26,6 +24,4 @@ class Fields(TypedDict):
     model: Mapping[str, Any]
     marks: NotRequired[Mapping[str, str]]
     drawing: NotRequired[Mapping[str, Any]]
-    data: NotRequired[Sources]
-    loss_weights: NotRequired[Mapping[str, float]]
     benchmark: NotRequired[Mapping[str, Any]]

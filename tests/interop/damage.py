@@ -1,0 +1,226 @@
+"""Releases with one thing wrong: every field, every tensor, every file, bytes at random.
+
+`python -m tests.interop.damage` tries all of them, by loading and by evaluating, and counts.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import io
+import json
+import random
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+import eval as evaluation
+import unified
+from tests.recipes.small import small
+from unified.interop import model as models
+from unified.interop import release
+from unified.training import config as configs
+
+ABSENT = object()
+VALUES = (
+    ABSENT, None, True, 3, -1, 0, 10**9, 10**30, 0.5, float("nan"), float("inf"), "", "payload",
+    "os:system", "[/b]\n\x1b[31m", "\ud800", [], [None], [[1, 2]], {}, {"": None}, {"a": {"b": 1}},
+)  # fmt: skip
+DTYPES = ("F8_E4M3", "F8_E5M2", "I32", "U8", "BOOL", "F64", "F16", "I64", "F4", "C64", "X", 3)
+TEXTS = {
+    "empty": b"", "html": b"<!doctype html><title>404</title>", "binary": bytes(range(256)) * 9,
+    "utf16": "{}".encode("utf-16"), "list": b"[]", "null": b"null", "deep": b"[" * 100_000,
+    "deep fields": b'{"a":' * 900 + b"1" + b"}" * 900, "twice": b'{"a": 1, "a": 2}',
+    "digits": b'{"seed": ' + b"9" * 5000 + b"}", "fields": b"{}",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    apply: Callable[[Path], Any]  # to the folder of a release
+
+
+def make(folder: Path) -> Path:
+    """A small model with random weights, released."""
+    config = configs.complete(small(num_layers=1))
+    config.model.backbone.joint = "all"
+    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 1}
+    config.validation.tasks = ()
+    shapes = models.shapes(config, most=10**6)
+    params = nnx.to_pure_dict(nnx.state(shapes, nnx.Param))
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(np.float32)
+    named = release.flatten(params)
+    params = release.unflatten({name: draw(leaf) for name, leaf in named.items()})
+    release.save(folder, params, models.keep_tokenizer(folder, config))
+    return folder
+
+
+def places(tree: Any, at: tuple = ()) -> Iterator[tuple]:
+    """Where the fields of a config are, groups of them included."""
+    parts = tree.items() if isinstance(tree, dict) else ()
+    parts = list(enumerate(tree))[:1] if isinstance(tree, list) else parts
+    for key, value in parts:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def of_fields(folder: Path) -> Iterator[Case]:
+    """Each field of the config with each value."""
+    config = json.loads((folder / "config.json").read_text())
+    for at in places(config):
+        for value in VALUES:
+            yield Case(f"config.{'.'.join(map(str, at))}={value!r}", _set(config, at, value))
+
+
+def _set(config: dict, at: tuple, value: Any) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        changed = parent = copy.deepcopy(config)
+        for key in at[:-1]:
+            parent = parent[key]
+        if value is ABSENT:
+            del parent[at[-1]]
+        else:
+            parent[at[-1]] = value
+        (folder / "config.json").write_text(json.dumps(changed))
+
+    return apply
+
+
+def of_tensors(folder: Path) -> Iterator[Case]:
+    """Each tensor: absent, of another name, shape, kind or place, or not finite."""
+    header, start = _header((folder / "model.safetensors").read_bytes())
+    for name, tensor in header.items():
+        shape = tensor["shape"]
+        forms: list[dict] = [{"dtype": dtype} for dtype in DTYPES]
+        forms += [{"shape": s} for s in ([], [*shape, 1], [1, *shape], [-1], [2**62, 4], None)]
+        lo, hi = tensor["data_offsets"]
+        forms += [{"data_offsets": o} for o in ([hi, lo], [lo, hi + 4], [0, 2**62], [0], "x")]
+        for form in forms:
+            yield Case(f"{name}: {form}", _reheaded({**header, name: {**tensor, **form}}))
+        for other in (f"{name}/x", name.rpartition("/")[0] or "x/y", "", "/", "a/" * 2000, "\n"):
+            renamed = {k: v for k, v in header.items() if k != name}
+            yield Case(f"{name} -> {other[:20]!r}", _reheaded({**renamed, other: tensor}))
+        without = {k: v for k, v in header.items() if k != name}
+        yield Case(f"{name}: absent", _reheaded(without))
+        for number in (np.nan, np.inf, -np.inf):
+            at, content = start + lo, struct.pack("<f", number)
+            yield Case(f"{name}: {number}", _overwritten("model.safetensors", at, content))
+
+
+def _header(content: bytes) -> tuple[dict, int]:
+    (size,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + size]), 8 + size
+
+
+def _reheaded(header: dict) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        content = file.read_bytes()
+        text = json.dumps(header).encode()
+        data = content[_header(content)[1] :]
+        file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+    return apply
+
+
+def _overwritten(name: str, at: int, new: bytes) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[at : at + len(new)] = new
+        (folder / name).write_bytes(content)
+
+    return apply
+
+
+def of_files(folder: Path) -> Iterator[Case]:
+    """Each file: of other content, cut short, longer, a folder, a pipe, a device, absent."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        content = (folder / name).read_bytes()
+        texts = dict(TEXTS) | {f"cut at {n}": content[:n] for n in (1, 8, 100, len(content) - 1)}
+        texts |= {"longer": content + b"\0", "twice over": content * 2}
+        for what, text in texts.items():
+            write = lambda folder, name=name, text=text: (folder / name).write_bytes(text)
+            yield Case(f"{name}: {what}", write)
+        for what, put in {
+            "absent": lambda file: None,
+            "folder": lambda file: file.mkdir(),
+            "pipe": lambda file: __import__("os").mkfifo(file),
+            "device": lambda file: file.symlink_to("/dev/zero"),
+            "link to nothing": lambda file: file.symlink_to("nowhere"),
+        }.items():
+            yield Case(f"{name}: {what}", lambda f, n=name, put=put: ((f / n).unlink(), put(f / n)))
+    fields = json.loads((folder / "tokenizer.json").read_text())
+    for at in places(fields):
+        if at[:2] == ("model", "vocab") and len(at) == 3 and hash(at) % 50:
+            continue
+        for value in (ABSENT, None, 3, "x", [], {}):
+            yield Case(
+                f"tokenizer.{'.'.join(map(str, at))[:40]}={value!r}", _tokenizer(fields, at, value)
+            )
+
+
+def _tokenizer(fields: dict, at: tuple, value: Any) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        inner = _set(fields, at, value)
+        place = folder / "tmp"
+        place.mkdir()
+        inner(place)
+        (place / "config.json").replace(folder / "tokenizer.json")
+        place.rmdir()
+
+    return apply
+
+
+def of_bytes(folder: Path, seed: int) -> Iterator[Case]:
+    """Bytes of each file changed at random, for ever."""
+    rng = random.Random(seed)
+    names = ("config.json", "model.safetensors", "tokenizer.json")
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    while True:
+        name = rng.choice(names)
+        size = min(sizes[name], 20_000) if rng.random() < 0.8 else sizes[name]
+        at, new = rng.randrange(size), rng.randbytes(rng.choice((1, 1, 2, 8)))
+        yield Case(f"{name}[{at}]={new!r}", _overwritten(name, at, new))
+
+
+def loads(folder: Path) -> str:
+    """The error of `unified.load`, if there is one. What it raises otherwise is a fault."""
+    try:
+        unified.load(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def evaluates(folder: Path) -> str:
+    """The error of `eval.py`, if there is one."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        status = evaluation.main(["--checkpoint", str(folder), "--output", str(folder / "out")])
+    said = errors.getvalue()
+    assert status == (2 if said else 0), (status, said)
+    assert said.count("\n") == bool(said), said
+    return said.removesuffix("\n").removeprefix("eval.py: error: ")
+
+
+def check_told(said: str, folder: Path) -> None:
+    """An error is one printable line that names the folder."""
+    assert said.isprintable() and len(said) < 1200, said
+    assert not said or folder.name in said, said
+
+
+def tried(case: Case, sound: Path, place: Path, how: Callable[[Path], str]) -> str:
+    """What is said of a damaged copy of a sound release."""
+    folder = place / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(sound, folder)
+    case.apply(folder)
+    said = how(folder)
+    check_told(said, folder)
+    return said
