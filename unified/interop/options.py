@@ -38,10 +38,14 @@ def of_each(
 
 
 def check_each(specs: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
-    """Raises ValueError for an option of a source that is of another type than the source says."""
+    """Raises ValueError for a source that is not there, and for an option of one that is of another
+    type than the source says."""
     for name, spec in specs.items():
-        if source := known("format", kinds.get(spec["format"], spec["format"])):
-            check_call(source, spec, f"{where}.{name}")
+        try:
+            source = names.find("format", kinds.get(spec["format"], spec["format"]))
+        except ValueError as error:
+            raise ValueError(f"{where}.{name}.{error} (or one of {sorted(kinds)})") from error
+        check_call(source, spec, f"{where}.{name}")
 
 
 def known(field: str, name: Any) -> Any:
