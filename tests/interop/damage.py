@@ -64,7 +64,9 @@ def make(folder: Path) -> Path:
     """A small model with random weights, released."""
     config = configs.complete(small(num_layers=1))
     config.model.backbone.joint = "all"
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 1}
+    sources = {"emoji": {"format": "unified.data.emoji.tasks:EmojiSource", "length": 4}}
+    with config.ignore_type():
+        config.benchmark = {"module": "unified.evaluation.samples", "sources": sources}
     config.validation.tasks = ()
     shapes = models.shapes(config, most=10**6)
     params = nnx.to_pure_dict(nnx.state(shapes, nnx.Param))

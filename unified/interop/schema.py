@@ -96,6 +96,27 @@ class Trained(TypedDict):
     max_minutes: NotRequired[float]
 
 
+MOST = {  # beyond, input takes all memory and time before anything is seen of it
+    "batch_size": 2**16,
+    "data.lookahead": 2**16,
+    "data.prefetch": 2**10,
+    "data.threads": 2**10,
+    "data.workers": 2**10,
+    "validation.batches": 2**20,
+}
+
+
+def check_trained(config: Mapping[str, Any], *, needed: bool = True) -> None:
+    """Raises ValueError, naming the field, where a config is not as `Trained` has it; any field may
+    be absent where none is `needed`."""
+    conform(config, Trained, "config", needed=needed)
+    for field, most in MOST.items():
+        group, _, name = field.rpartition(".")
+        value = (config.get(group, {}) if group else config).get(name, 0)
+        if value > most:
+            raise ValueError(f"config.{field}={value} must be at most {most}")
+
+
 def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
     """`value` as `hint` has it (tuples for lists, dataclasses for dicts). `where` names the field.
 

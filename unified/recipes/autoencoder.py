@@ -25,7 +25,7 @@ from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
 from unified.interop.options import check_each, of_each, options
-from unified.interop.schema import Data, Trained, conform, fill
+from unified.interop.schema import Data, check_trained, conform, fill
 from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
 from unified.tokenizers.autoencoder import (
     Autoencoder,
@@ -61,28 +61,29 @@ def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
 
 
 def parse(config: Mapping[str, Any]) -> AutoencoderConfig:
-    conform(config, Trained, "config", needed=False)
+    check_trained(config, needed=False)
     conform(config, Fields, "config")
     return fill(AutoencoderConfig, config["model"], "config.model")
 
 
 def check(config: Mapping[str, Any]) -> None:
     """Raises ValueError for a mistake in what is not needed before the end of a run."""
-    conform(config, Trained, "config")
+    check_trained(config)
     conform(config["data"], Evaluated, "config.data")
     for field, least in (("side", parse(config).stride), ("examples", 1)):
         if not least <= (value := config["data"][field]) <= MOST:
             raise ValueError(f"config.data.{field}={value} must be from {least} to {MOST}")
-    for split in ("train", "evaluation"):
-        if not (sources := config["data"].get(split, {})):
-            raise ValueError(f"config.data.{split} names no source, and evaluation needs one")
+    for split in ("train", "validation", "evaluation"):
+        sources = config["data"].get(split, {})
         check_each(sources, FORMATS, f"config.data.{split}")
+        if not sources and split != "validation":
+            raise ValueError(f"config.data.{split} names no source, and evaluation needs one")
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
     another type."""
-    conform(config, Trained, "config", needed=False)
+    check_trained(config, needed=False)
     data = config.get("data", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
     return {

@@ -12,7 +12,7 @@ from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
 from unified.interop.options import check_each, known, of_each, options
-from unified.interop.schema import Trained, check_call, conform, fill
+from unified.interop.schema import check_call, check_trained, conform, fill
 from unified.nn.stack import remat_policy
 from unified.recipes.ar_flow.fields import Fields
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
@@ -151,7 +151,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 def check_types(config: Mapping[str, Any]) -> None:
     """Raises ValueError, naming the field, for one of another type; any may be absent."""
     conform(config, Fields, "config", needed=False)
-    conform(config, Trained, "config", needed=False)
+    check_trained(config, needed=False)
 
 
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
@@ -269,9 +269,11 @@ def check(config: Mapping[str, Any]) -> None:
             bound = f"at most {MOST}" if isinstance(value, int) and value > 1 else "at least 1"
             raise ValueError(f"config.benchmark.{option}={value!r} must be {bound}")
     conform(config, Fields, "config")
-    conform(config, Trained, "config")
-    for split in ("train", "validation"):
-        check_each(config["data"].get(split, {}), FORMATS, f"config.data.{split}")
+    check_trained(config)
+    sources = {f"data.{split}": config["data"].get(split, {}) for split in ("train", "validation")}
+    sources["benchmark.sources"] = options.get("sources", {})
+    for where, specs in sources.items():
+        check_each(specs, FORMATS, f"config.{where}")
 
 
 def drawing(config: Mapping[str, Any]) -> Drawing:

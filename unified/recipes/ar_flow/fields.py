@@ -7,11 +7,20 @@ Those of training are declared by `unified.interop.schema`, what lies in `model`
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
+from unified.interop.schema import Source
+
 
 class LayoutFields(TypedDict):
     image_position: str
     lanes: Mapping[str, Mapping[str, Any]]
     read_as: NotRequired[Mapping[str, str]]
+
+
+class BenchmarkFields(TypedDict, total=False):
+    """The rest are arguments of `run` of the module."""
+
+    module: str
+    sources: Mapping[str, Source]
 
 
 class Fields(TypedDict):
@@ -24,4 +33,4 @@ class Fields(TypedDict):
     model: Mapping[str, Any]
     marks: NotRequired[Mapping[str, str]]
     drawing: NotRequired[Mapping[str, Any]]
-    benchmark: NotRequired[Mapping[str, Any]]
+    benchmark: NotRequired[BenchmarkFields]
