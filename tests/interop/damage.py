@@ -1,14 +1,21 @@
-"""Releases with one thing wrong: every field, every tensor, every file, bytes at random."""
+"""Releases with one thing wrong: every field, every tensor, every file, bytes at random.
+
+The tests try some of each. All of them, counted: `python -m tests.interop.damage 900`, in seconds
+for each kind.
+"""
 
 import contextlib
 import copy
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
 import shutil
 import struct
+import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +33,7 @@ from tests.recipes.small import small
 from unified import cli
 from unified.interop import model as models
 from unified.interop import release
+from unified.recipes import ar_flow
 from unified.training import config as configs
 
 PATIENCE = 60  # seconds, on a busy machine; nothing takes more than two on a quiet one
@@ -265,6 +273,27 @@ def tried(case: Case, sound: Path, how: Callable[[Path], str]) -> str:
     return said
 
 
+@contextlib.contextmanager
+def quick() -> Iterator[None]:
+    """Models of equal configs are made of shapes once: most of what is wrong is not in those. And
+    evaluation itself is not run, only all that comes before it."""
+    known: dict[Any, Any] = {}
+    make, evaluate = models.shapes, ar_flow.evaluate
+
+    def shapes(config: Any, most: int) -> Any:
+        recipe = models.recipe_of(config)
+        key = recipe.__name__, recipe.parse(config) if hasattr(recipe, "parse") else None, most
+        if key not in known:
+            known[key] = make(config, most)
+        return known[key]
+
+    models.shapes, ar_flow.evaluate = shapes, lambda *_: {}
+    try:
+        yield
+    finally:
+        models.shapes, ar_flow.evaluate = make, evaluate
+
+
 def faults(
     cases: Iterable[Case], sound: Path, how: Callable[[Path], str]
 ) -> tuple[dict[str, str], list[str]]:
@@ -279,3 +308,28 @@ def faults(
         if (seconds := time.monotonic() - began) > PATIENCE:
             wrong.append(f"{case.name}: {seconds:.0f} s")
     return {name: text for name, text in said.items() if text}, wrong
+
+
+def main(seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as place, quick():
+        sound = make(Path(place) / "sound")
+        kinds = {
+            "fields, loaded": (of_fields(sound), loads),
+            "fields, evaluated": (of_fields(sound), evaluates),
+            "tensors, loaded": (of_tensors(sound), loads),
+            "files, loaded": (of_files(sound), loads),
+            "tokenizers, loaded": (of_tokenizer(sound), loads),
+            "bytes, loaded": (of_bytes(sound, seed=0), loads),
+        }
+        for name, (cases, how) in kinds.items():
+            some = list(itertools.islice(cases, 20_000))
+            random.Random(0).shuffle(some)
+            end, tried = time.monotonic() + seconds, []
+            in_time = itertools.takewhile(lambda _, end=end: time.monotonic() < end, some)
+            told, wrong = faults((tried.append(case) or case for case in in_time), sound, how)
+            print(f"{name}: {len(tried)} tried, {len(told)} told in a line, {len(wrong)} at fault")
+            print(*wrong, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

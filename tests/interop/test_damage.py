@@ -10,8 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.interop import damage
-from unified.interop import model as models
-from unified.recipes import ar_flow
 
 
 @pytest.fixture(scope="module")
@@ -20,26 +18,9 @@ def sound(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def built_once():
-    """Models of equal configs are made of shapes once: most of what is wrong is not in those."""
-    known, make = {}, models.shapes
-
-    def shapes(config, most):
-        recipe = models.recipe_of(config)
-        key = recipe.__name__, recipe.parse(config) if hasattr(recipe, "parse") else None, most
-        if key not in known:
-            known[key] = make(config, most)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "shapes", shapes)
+def quick():
+    with damage.quick():
         yield
-
-
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Evaluation is not run, only all that comes before it."""
-    monkeypatch.setattr(ar_flow, "evaluate", lambda *_: {})
 
 
 def each_once(cases):
@@ -48,14 +29,14 @@ def each_once(cases):
     return [group[i % len(group)] for i, group in enumerate(groups)]
 
 
-def test_the_sound_release_is_told_nothing_of(sound, unmeasured):
+def test_the_sound_release_is_told_nothing_of(sound):
     nothing = damage.Case("nothing", "", lambda folder: None)
     assert not damage.tried(nothing, sound, damage.loads)
     assert not damage.tried(nothing, sound, damage.evaluates)
 
 
 @pytest.mark.parametrize("how", [damage.loads, damage.evaluates], ids=["load", "eval"])
-def test_a_field_of_the_config_that_is_wrong_is_told(how, sound, unmeasured):
+def test_a_field_of_the_config_that_is_wrong_is_told(how, sound):
     cases = each_once(damage.of_fields(sound))
     told, wrong = damage.faults(cases, sound, how)
     assert not wrong

@@ -44,7 +44,8 @@ class Group(TypedDict):
     ],
 )
 def test_what_is_of_the_type_passes(value, hint):
-    assert conform(value, hint, "config.x") in (value, tuple(value) if hint else None)
+    want = tuple(value) if isinstance(value, list) else value
+    assert conform(value, hint, "config.x") == want
 
 
 @pytest.mark.parametrize(
@@ -103,9 +104,9 @@ def test_options_of_a_class_are_those_of_its_bases_too():
         def __init__(self, path, *, rows: int = 0, **options): ...
 
     check_call(Source, {"path": 3, "rows": 1, "task": "x", "other": 1}, "config.s")
-    for bad in ({"rows": "1"}, {"task": 1}):
-        with pytest.raises(ValueError, match=rf"^config.s.{[*bad][0]}="):
-            check_call(Source, bad, "config.s")
+    for name, value in (("rows", "1"), ("task", 1)):
+        with pytest.raises(ValueError, match=rf"^config.s.{name}={value!r} must be"):
+            check_call(Source, {name: value}, "config.s")
 
 
 def test_the_fields_of_training_are_those_that_it_has_defaults_for():
