@@ -31,8 +31,8 @@ from unified.training.check import check_ranges
 def main(argv: Sequence[str] | None = None) -> int:
     args, overrides = parse(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
-    folder = args.output or default_output(args.checkpoint)
     try:
+        folder = args.output or default_output(args.checkpoint)
         model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
         with models.config_of("" if args.config else args.checkpoint):
             values = models.recipe_of(config).evaluate(model, config, folder)

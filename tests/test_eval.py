@@ -86,6 +86,7 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
     ("arguments", "message"),
     [
         (["--checkpoint", "nowhere"], "'nowhere' is not a released model: no such folder"),
+        (["--checkpoint", "x" * 5000], "x' is not a released model: no such folder"),
         (["--config", "none.py"], "--config none.py: no such Python file"),
         (["--config", CONFIG, "--config.model.width=8"], "do not fit the model"),
         (["--config.model.widht=8"], "did you mean 'width'?"),
@@ -93,7 +94,7 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
         (["--output", "taken/x"], "Not a directory: 'taken/x'"),
         (["--config", CONFIG, "--outptu=x"], "unknown argument '--outptu=x'"),
     ],
-    ids=["checkpoint", "config", "shapes", "field", "range", "output", "argument"],
+    ids=["checkpoint", "long", "config", "shapes", "field", "range", "output", "argument"],
 )
 def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     arguments, message, released, tmp_path, monkeypatch, capsys

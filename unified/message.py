@@ -5,6 +5,8 @@ MOST = 800  # characters
 
 def one_line(message: object) -> str:
     """The text of a message or an error: line breaks, control characters and halves of characters
-    escaped, cut where it is long. Files, records and folders of others end up in messages."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)[: MOST + 1])
-    return text if len(text) <= MOST else f"{text[:MOST]}..."
+    escaped, the middle left out where it is long. Names and records of others stand in messages."""
+    text = str(message)
+    if len(text) > MOST:
+        text = f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

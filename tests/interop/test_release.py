@@ -1,6 +1,7 @@
 """A released model comes back as it was saved, and what does not fit is named."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +96,13 @@ def test_a_damaged_config_is_named(text, params, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is damaged .*: copy it again"):
         release.load(tmp_path)
+
+
+def test_a_config_of_any_size_is_not_read(params, tmp_path):
+    release.save(tmp_path, params, {})
+    os.truncate(tmp_path / "config.json", 2**40)  # of nothing: it takes no place
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(it is larger than"):
+        release.load_config(tmp_path)
 
 
 def test_a_package_path_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -313,7 +313,9 @@ def load(
         compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
     params, config = models.read(path, trust=trust)
-    return Assistant(models.assemble(params, config, path), config, **options)
+    model = models.assemble(params, config, path)
+    with models.config_of(path):
+        return Assistant(model, config, **options)
 
 
 def trained_tasks(config: Mapping[str, Any]) -> set[str]:

@@ -21,6 +21,7 @@ from etils import epath
 from unified.message import one_line
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LARGEST = 2**26  # bytes of a config
 DEEPEST = 32  # levels of a config, and of the dict of parameters
 
 PathLike = str | os.PathLike[str]
@@ -106,6 +107,8 @@ def load_config(folder: PathLike) -> dict[str, Any]:
     """
     file = epath.Path(folder) / CONFIG
     try:
+        if is_file(file) and file.stat().length > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST} bytes")
         config = json.loads(read_file(file).decode(), object_pairs_hook=_once)
         if not isinstance(config, dict):
             raise ValueError("it holds no fields")
