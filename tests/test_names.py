@@ -64,6 +64,7 @@ FOREIGN = [
     ("data.train.emoji.format", "unified.interop.release:os"),
     ("data.train.emoji.format", "unified.training.checkpoint:Checkpoints"),
     ("data.train.emoji.format", "tfds"),  # its files name code
+    ("data.train.emoji.format", "unified.data.source_tfds:TfdsSource"),
     ("benchmark.sources.mine.format", "os:system"),
     ("anything.that.comes.0.later.format", "os:system"),
 ]

@@ -13,7 +13,8 @@ from typing import Any
 PLACES = {"recipe": "unified.recipes", "module": "unified.evaluation", "format": "unified.data"}
 NEEDED = {"recipe": "build", "module": "run"}  # functions of modules; a format is a class
 SOURCE = ("__len__", "__getitem__")  # of a class of sources
-IMPORTING = ("tfds",)  # formats whose files name code: TFDS imports the features of `features.json`
+# A format whose files name code, and where it lies: TFDS imports the features of `features.json`.
+IMPORTING = ("tfds", "unified.data.source_tfds")
 
 
 def find(field: str, name: Any) -> Any:
@@ -74,6 +75,7 @@ def is_ours(field: str, name: str) -> bool:
     except ValueError:
         return False
     part = getattr(found, NEEDED[field]) if field in NEEDED else found
-    made_here = f"{getattr(part, '__module__', '')}.".startswith(f"{place}.")
+    origin = getattr(part, "__module__", "")
+    made_here = f"{origin}.".startswith(f"{place}.") and origin not in IMPORTING
     is_source = isinstance(part, type) and all(hasattr(part, method) for method in SOURCE)
     return made_here and (field in NEEDED or is_source)
