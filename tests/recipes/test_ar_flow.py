@@ -237,6 +237,20 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.layout.lanes.text.update(losses=-1), "text.losses=-1 must be at least 0"),
         (lambda c: c.layout.lanes.vae.update(stride=0), "lanes.vae.stride=0 must be at least 1"),
         (
+            lambda c: c.layout.lanes.vae.update(height=2**40),
+            "vae.height=.* must be at most 1048576",
+        ),
+        (
+            lambda c: c.layout.lanes.vae.update(height=2**19),
+            "lanes.vae holds .* pixels a row: at m",
+        ),
+        (
+            lambda c: c.layout.lanes.vae.update(height=60),
+            "60x64 pixels are not whole tokens of str",
+        ),
+        (lambda c: setattr(c, "layout", 3), "config.layout=3 must be fields by name"),
+        (lambda c: c.model.backbone.update(num_layers=None), "num_layers=None must be a whole num"),
+        (
             lambda c: c.layout.lanes.text.update(view="txt"),
             r"view 'text': give it to one of \['text'",
         ),
@@ -255,7 +269,7 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
 )
 def test_impossible_numbers_are_refused(change, message):
     config = small()
-    with config.unlocked():
+    with config.unlocked(), config.ignore_type():
         change(config)
     with pytest.raises(ValueError, match=message):
         ar_flow.parse(config)

@@ -1,18 +1,16 @@
 """The configuration tree of a run -> frozen dataclasses that the modules take."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unified import names
 from unified.backbone import BackboneConfig
 from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
-from unified.interop.options import check_each, known, of_each, options
-from unified.interop.schema import check_call, check_trained, conform, fill
+from unified.interop.options import known, of_each, options
+from unified.interop.schema import check_trained, conform, fill
 from unified.nn.stack import remat_policy
 from unified.recipes.ar_flow.fields import Fields
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
@@ -24,7 +22,8 @@ LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
 VIEWS = {TextLane: "text", PatchLane: "vit", LatentLane: "vae"}  # that examples ask for
 PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
 DTYPES = ("float32", "bfloat16", "float16")
-MOST = 2**20  # of tokens in a lane, and of pixels a side of what it holds
+MOST = 2**20  # of tokens in a lane
+MOST_PIXELS = 2**26  # of the pictures that a lane holds: 64 megapixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +196,11 @@ def layout(config: Mapping[str, Any]) -> Layout:
             if isinstance(value, int) and not least <= value <= MOST:
                 bound = f"at least {least}" if value < least else f"at most {MOST}"
                 raise ValueError(f"{where}.{field}={value} must be {bound}")
+        if lane.slots > MOST or pixels(lane) > MOST_PIXELS:
+            raise ValueError(
+                f"{where} holds {lane.slots} tokens and {pixels(lane)} pixels a row: "
+                f"at most {MOST} and {MOST_PIXELS}"
+            )
         lanes.append(lane)
     rest = {
         "begin_text": marks.begin_text,
@@ -207,6 +211,13 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "read_as": tuple(spec.get("read_as", {}).items()),
     }
     return fill(Layout, {"lanes": tuple(lanes), **rest}, "config.layout")
+
+
+def pixels(lane: TextLane | PatchLane | LatentLane) -> int:
+    """How many a row of a lane holds."""
+    if isinstance(lane, LatentLane):
+        return lane.count * lane.height * lane.width
+    return lane.slots * lane.patch**2 if isinstance(lane, PatchLane) else 0
 
 
 def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:
@@ -246,34 +257,6 @@ def tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             found = known.get("tasks", (known["task"],) if "task" in known else ())
             weights = dict(found) if hasattr(found, "keys") else dict.fromkeys(found, 1.0)
             yield from ((f"{split}.{name}", task) for task, weight in weights.items() if weight)
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a mistake in what is not needed before the end of a run: `benchmark`,
-    whose options are those of `run` of its module."""
-    if "benchmark" not in config:
-        raise ValueError("config lacks benchmark: name a module, as of unified.evaluation")
-    options = dict(conform(config["benchmark"], Mapping[str, Any], "config.benchmark"))
-    name = options.pop("module", None)
-    try:
-        run = names.find("module", name).run
-    except ValueError as error:
-        raise ValueError(f"config.benchmark.{error}") from error
-    try:
-        inspect.signature(run).bind(None, None, extra=None, **options)
-    except TypeError as error:
-        raise ValueError(f"config.benchmark: {error} of {name}.run") from None
-    check_call(run, options, "config.benchmark")
-    for option, value in options.items():
-        if option.startswith("examples") and not (isinstance(value, int) and 1 <= value <= MOST):
-            bound = f"at most {MOST}" if isinstance(value, int) and value > 1 else "at least 1"
-            raise ValueError(f"config.benchmark.{option}={value!r} must be {bound}")
-    conform(config, Fields, "config")
-    check_trained(config)
-    sources = {f"data.{split}": config["data"].get(split, {}) for split in ("train", "validation")}
-    sources["benchmark.sources"] = options.get("sources", {})
-    for where, specs in sources.items():
-        check_each(specs, FORMATS, f"config.{where}")
 
 
 def drawing(config: Mapping[str, Any]) -> Drawing:
