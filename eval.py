@@ -2,7 +2,8 @@
 
 `--checkpoint` is a run of `train.py` (its newest checkpoint, averaged) or a release. `--config`
 says how to evaluate; without it, the config beside the weights does. Every field can be
-overridden: `--config.benchmark.examples_per_task=200`.
+overridden: `--config.benchmark.examples_per_task=200`. A config given is a program, and may name
+any code; the one beside the weights may name code of this package alone, unless `--trust` is said.
 
 Prints a table; writes `metrics.json`, `report.html` and pictures to `--output` (default:
 `evaluation/` inside the run, or `evaluation/<name of the release>`).
@@ -22,6 +23,7 @@ from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release, run
+from unified.message import one_line
 from unified.training import config as configs
 from unified.training.check import check_ranges
 
@@ -29,14 +31,15 @@ from unified.training.check import check_ranges
 def main(argv: Sequence[str] | None = None) -> int:
     args, overrides = parse(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
-    folder = args.output or default_output(args.checkpoint)
     try:
-        model, config = load(args.checkpoint, args.config, overrides)
-        values = models.recipe_of(config).evaluate(model, config, folder)
+        folder = args.output or default_output(args.checkpoint)
+        model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
+        with models.config_of("" if args.config else args.checkpoint):
+            values = models.recipe_of(config).evaluate(model, config, folder)
     except (OSError, ValueError, BadRecordsError) as error:
         if sys.flags.dev_mode:
             raise
-        print(f"eval.py: error: {error}", file=sys.stderr)
+        print(f"eval.py: error: {one_line(error)}", file=sys.stderr)
         return 2
     Console().print(report.table(values, f"evaluation of {args.checkpoint}"))
     print(f"wrote {folder}")
@@ -52,18 +55,21 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--checkpoint", required=True, help="a run of train.py, or a release")
     parser.add_argument("--config", help="a Python file with get_config(), default: as trained")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code that the config of the weights names"
+    )
     parser.add_argument("--output", type=Path, help="folder to write to")
     return parser.parse_known_args(argv)
 
 
 def load(
-    checkpoint: str, config_file: str | None, overrides: Sequence[str]
+    checkpoint: str, config_file: str | None, overrides: Sequence[str], *, trust: bool = False
 ) -> tuple[nnx.Module, ConfigDict]:
     """The model and how to evaluate it. The tokenizer always is that of the weights.
 
     Raises ValueError or OSError for a mistake, before the evaluation begins.
     """
-    params, saved = models.read(checkpoint)
+    params, saved = models.read(checkpoint, trust=trust or bool(config_file))
     if config_file:
         config = configs.load(config_file, overrides)
         for field in ("tokenizer", "marks"):
@@ -71,12 +77,14 @@ def load(
                 config[field] = saved[field]
     else:
         config = ConfigDict(saved)
-        for text in overrides:
-            configs.override(config, text)
+        with models.config_of(checkpoint):
+            for text in overrides:
+                configs.override(config, text)
+    with models.config_of("" if config_file else checkpoint):
+        recipe = models.recipe_of(config)
+        if hasattr(recipe, "check"):
+            recipe.check(config)
         check_ranges(config)
-    recipe = models.recipe_of(config)
-    if hasattr(recipe, "check"):
-        recipe.check(config)
     return models.assemble(params, config, checkpoint), config
 
 

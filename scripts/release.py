@@ -16,8 +16,9 @@ def main() -> None:
     parser.add_argument("source", help="a run of train.py, or a release")
     parser.add_argument("target", help="the release to write")
     parser.add_argument("--storage", help="dtype of the weights (default: as they are)")
+    parser.add_argument("--trust", action="store_true", help="whatever its config names")
     args = parser.parse_args()
-    params, config = models.read(args.source)
+    params, config = models.read(args.source, trust=args.trust)
     config = models.keep_tokenizer(args.target, config)
     release.save(args.target, params, config, storage=args.storage)
 

@@ -63,7 +63,7 @@ def test_a_run_is_evaluated_by_its_averaged_weights(trained, params, capsys):
 
 def test_a_release_is_evaluated_as_its_own_config_says(released, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert program.main(["--checkpoint", str(released)]) == 0
+    assert program.main(["--checkpoint", str(released), "--trust"]) == 0
     want = float(jnp.linalg.norm(params["head"]))
     assert norm(tmp_path / "evaluation" / released.name) == pytest.approx(want)
 
@@ -86,6 +86,7 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
     ("arguments", "message"),
     [
         (["--checkpoint", "nowhere"], "'nowhere' is not a released model: no such folder"),
+        (["--checkpoint", "x" * 5000], "x' is not a released model: no such folder"),
         (["--config", "none.py"], "--config none.py: no such Python file"),
         (["--config", CONFIG, "--config.model.width=8"], "do not fit the model"),
         (["--config.model.widht=8"], "did you mean 'width'?"),
@@ -93,13 +94,13 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
         (["--output", "taken/x"], "Not a directory: 'taken/x'"),
         (["--config", CONFIG, "--outptu=x"], "unknown argument '--outptu=x'"),
     ],
-    ids=["checkpoint", "config", "shapes", "field", "range", "output", "argument"],
+    ids=["checkpoint", "long", "config", "shapes", "field", "range", "output", "argument"],
 )
 def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     arguments, message, released, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    given = [] if "--checkpoint" in arguments else ["--checkpoint", str(released)]
+    given = [] if "--checkpoint" in arguments else ["--checkpoint", str(released), "--trust"]
     (tmp_path / "taken").touch()
     assert program.main([*given, *arguments]) == 2
     error = capsys.readouterr().err

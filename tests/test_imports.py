@@ -14,11 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+LEAVES = {"unified.message", "unified.names"}
 CORE = {"unified.sequence", "unified.sharding", "pallas_kernels"}
 MODULES = CORE | {"unified.nn"}
 ALLOWED = {
     "pallas_kernels": set(),
     "configs": set(),
+    "unified.message": set(),
+    "unified.names": set(),
     "unified.sequence": set(),
     "unified.sharding": set(),
     "unified.nn": CORE,
@@ -26,11 +29,16 @@ ALLOWED = {
     "unified.tokenizers": MODULES,
     "unified.backbone": MODULES,
     "unified.heads": MODULES,
-    "unified.data": {"unified.sequence"},
-    "unified.evaluation": {"unified.sequence", "unified.data"},
+    "unified.data": {"unified.sequence", "unified.names"},
+    "unified.evaluation": {"unified.sequence", "unified.data", "unified.message"},
     "unified.generation": {"unified.sequence", "unified.processes"},
-    "unified.interop": set(),
-    "unified.training": {"unified.sequence", "unified.sharding", "unified.evaluation"},
+    "unified.interop": LEAVES,
+    "unified.training": {
+        "unified.sequence",
+        "unified.sharding",
+        "unified.evaluation",
+        "unified.names",
+    },
     "unified.inference": {
         "unified.sequence",
         "unified.data",
@@ -47,11 +55,12 @@ ALLOWED = {
         "unified.heads",
         "unified.inference",
         "unified.interop",
+        "unified.names",
         "unified.processes",
         "unified.tokenizers",
     },
     "unified": {"unified.inference"},  # the package itself, `unified/__init__.py`
-    "unified.cli": {"unified", "unified.inference"},
+    "unified.cli": {"unified", "unified.inference", "unified.message"},
 }
 OURS = ("unified", "pallas_kernels", "configs", "train", "eval", "benchmarks", "scripts", "tests")
 

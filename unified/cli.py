@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unified import __version__
+from unified.message import one_line
 
 EXAMPLES = """\
 examples:
@@ -37,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from unified import inference  # imports JAX
 
-        args.run(inference.load(args.checkpoint, keep_compiled=True), args)
+        args.run(inference.load(args.checkpoint, keep_compiled=True, trust=args.trust), args)
     except (OSError, ValueError) as error:
-        print(f"unified {args.command}: error: {error}", file=sys.stderr)
+        print(f"unified {args.command}: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -125,6 +126,9 @@ def _command(commands, run, summary: str) -> argparse.ArgumentParser:
     command.set_defaults(run=run, output=None, picture=None)
     command.add_argument(
         "--checkpoint", metavar="DIR", help="a release, or a run of train.py (default: as shipped)"
+    )
+    command.add_argument(
+        "--trust", action="store_true", help="run the code that the config of --checkpoint names"
     )
     command.add_argument(
         "--seed",

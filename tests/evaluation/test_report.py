@@ -109,3 +109,19 @@ def test_the_table_splits_no_word_at_80_columns():
     } == set()
     assert text.count("(100.0) 1000") == 9 and text.count("1.250") == 21
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("text", ["[/b]", "[bold]", ":smile:", "[link=x]", "a\\", "\x1b[31m"])
+def test_text_in_the_table_is_no_markup(text):
+    metrics = {f"{text}/{text}/{text}": 0.5, f"{text}/loss/{text}": 1.0}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report.table(metrics, text))
+    shown = console.file.getvalue()
+    assert shown.count(text.replace("\x1b", "\\x1b")) >= 4
+    assert "\x1b" not in shown
+
+
+def test_halves_of_characters_are_shown_as_such(tmp_path):
+    card = Card((("answer", "\ud800 <b>"),), False, "\udfff")
+    report.write(tmp_path, {"a/b/c": 1.0}, [Section("\ud800", (card,))], "\ud800")
+    assert "&lt;b&gt;" in (tmp_path / report.PAGE).read_text()

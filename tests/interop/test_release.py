@@ -1,6 +1,7 @@
 """A released model comes back as it was saved, and what does not fit is named."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -47,16 +48,33 @@ def test_bfloat16_storage_halves_the_weights_and_merge_restores_the_dtype(params
     np.testing.assert_allclose(merged["embed"]["table"], params["embed"]["table"], rtol=2**-8)
 
 
-def test_merge_lists_every_parameter_that_does_not_fit(params):
+def test_merge_names_the_parameters_that_do_not_fit_in_one_line(params):
     loaded = {"embed": {"table": np.zeros((2, 4))}, "runs": params["runs"], "extra": np.zeros(1)}
-    with pytest.raises(ValueError, match=r"of 'some/folder' do not fit") as caught:
+    with pytest.raises(ValueError) as caught:
         release.merge(params, loaded, "some/folder")
-    lines = str(caught.value).splitlines()[1:]
-    assert [line.strip() for line in lines] == [
-        "missing: steps ()",
-        "unexpected: extra (1,)",
-        "misshaped: embed/table is (2, 4), the model needs (2, 3)",
-    ]
+    assert str(caught.value) == (
+        "the parameters of 'some/folder' do not fit the model: missing: steps (); unexpected: "
+        "extra (1,); misshaped: embed/table is (2, 4), the model needs (2, 3)"
+    )
+    with pytest.raises(ValueError, match=r"missing: runs/1/gate \(1, 3, 1\); and 1 more$"):
+        release.merge(params, {})
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.bool_, np.uint8])
+def test_whole_numbers_and_booleans_are_no_floats(kind, params):
+    loaded = {**params, "embed": {"table": np.zeros((2, 3), kind)}}
+    with pytest.raises(ValueError, match=r"mistyped: embed/table is .*, the model needs float32"):
+        release.merge(params, loaded)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [("nan", np.float32), ("-inf", jnp.bfloat16), (1e39, np.float64)]
+)
+def test_numbers_that_are_not_finite_are_refused_by_name(value, dtype, params):
+    table = np.zeros((2, 3), dtype)
+    table[1, 2] = float(value)
+    with pytest.raises(ValueError, match=r"hold numbers that are not finite: embed/table$"):
+        release.merge(params, {**params, "embed": {"table": table}})
 
 
 def test_missing_and_damaged_files_are_named(params, tmp_path):
@@ -78,6 +96,13 @@ def test_a_damaged_config_is_named(text, params, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is damaged .*: copy it again"):
         release.load(tmp_path)
+
+
+def test_a_config_of_any_size_is_not_read(params, tmp_path):
+    release.save(tmp_path, params, {})
+    os.truncate(tmp_path / "config.json", 2**40)  # of nothing: it takes no place
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(it is larger than"):
+        release.load_config(tmp_path)
 
 
 def test_a_package_path_is_found_from_any_folder(tmp_path, monkeypatch):

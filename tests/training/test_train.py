@@ -196,10 +196,10 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     assert last.items() <= result.items()  # not measured once more
 
     Path(mine).unlink()
-    params, config = models.read(first / "release")
+    params, config = models.read(first / "release", trust=True)
     assert config["total_steps"] == 100000
     for folder in (first, first / "release"):  # each has all that it needs
-        assert TextTokenizer(models.read(folder)[1]["tokenizer"]).vocab_size == 1024
+        assert TextTokenizer(models.read(folder, trust=True)[1]["tokenizer"]).vocab_size == 1024
     release.save(first / "release-layers", params["layers"], config)
     load = f"--config.load={{'layers': '{first / 'release-layers'}'}}"
     still = ("--config.total_steps=1", "--config.freeze=layers", "--config.ema.decay=0.0")

@@ -108,10 +108,12 @@ class BackboneConfig:
     def runs(self) -> tuple[Run, ...]:
         """Neighbouring layers with the same plan, in order."""
         plan = lambda i: (_holds(self.shared, i), _holds(self.joint, i))
-        runs = []
-        for (shared, joint), layers in itertools.groupby(range(self.num_layers), plan):
-            lo, *rest = layers
-            runs.append(Run(lo, lo + 1 + len(rest), shared, joint))
+        pairs: Any = (*self.shared, *self.joint)
+        ends = {0, self.num_layers, *itertools.chain(*pairs)}  # where a plan may change
+        runs: list[Run] = []
+        for lo, hi in itertools.pairwise(sorted(ends)):
+            same = bool(runs) and (runs[-1].shared, runs[-1].joint) == plan(lo)
+            runs.append(Run(runs.pop().lo if same else lo, hi, *plan(lo)))
         return tuple(runs)
 
     def block(self, stream: str) -> BlockConfig:

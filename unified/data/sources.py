@@ -6,7 +6,6 @@
 import abc
 import dataclasses
 import glob
-import importlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from unified import names
 from unified.data import record
 from unified.data.image import BAD_DATA
 from unified.sequence import Example
@@ -126,12 +126,11 @@ def open_source(spec: Mapping[str, Any]) -> Source:
     """
     arguments = dict(spec)
     name = arguments.pop("format", "")
-    path = FORMATS.get(name, name)
+    path = FORMATS.get(name, name) if isinstance(name, str) else ""
     if ":" not in path:
         raise ValueError(f"unknown format {name!r}: use one of {sorted(FORMATS)} or 'module:Class'")
-    module, attribute = path.split(":")
     try:
-        source = getattr(importlib.import_module(module), attribute)(**arguments)
+        source = names.find("format", path)(**arguments)
         size = len(source)
     except Exception as error:  # each reader raises its own kinds
         raise ValueError(f"source {name!r}: {error}") from error

@@ -132,4 +132,4 @@ def _embedded(pixels: np.ndarray) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(text)
+    return html.escape(text).encode(errors="replace").decode()  # half a character cannot be written

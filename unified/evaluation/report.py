@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unified.evaluation import metric, page, sheet
 from unified.evaluation.card import Section
+from unified.message import one_line
 
 METRICS, SHEET, PAGE = "metrics.json", "samples.png", "report.html"
 
@@ -44,21 +45,26 @@ def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Group:
     pairs = [columns[i : i + 2] for i in range(0, len(columns), 2)]  # as many as 80 columns hold
     made = [_measures(rows, pair, caption) for pair in pairs]
     made += [_losses(*losses) for losses in metric.losses(metrics).items()]
-    return Group(f"[bold]{escape(title)}", *made)
+    return Group(plain(title, "bold"), *made)
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text as it is: what stands in brackets is no markup, and nothing in it moves the cursor."""
+    return Text("\n".join(map(one_line, text.split("\n"))), style)
 
 
 def _measures(rows: Sequence[metric.Row], columns: Sequence[str], caption: str) -> Table:
     made = _frame(caption)
     for column in columns:
-        made.add_column(column, justify="right", overflow="fold")
+        made.add_column(plain(column), justify="right", overflow="fold")
         made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
     task = ""
     for row in (row for row in rows if row.cells.keys() & set(columns)):
         if row.task != task:
             task = row.task
-            made.add_row(f"[bold]{escape(task)}")
+            made.add_row(plain(task, "bold"))
         texts = itertools.chain(*(_texts(row.cells.get(column)) for column in columns))
-        made.add_row(escape("  " * bool(task) + row.measure), *texts)
+        made.add_row(plain("  " * bool(task) + row.measure), *texts)
     return made
 
 
@@ -68,15 +74,17 @@ def _losses(group: str, tasks: Mapping[str, Mapping[str, float]]) -> Table:
     names = dict.fromkeys(name for losses in tasks.values() for name in losses if name != "all")
     for name in (*names, "all"):
         head = name.replace("/", "\n").replace("-", "-\n")  # `flow/t0.25-0.50` takes 6 columns
-        made.add_column(head, justify="right", overflow="fold")
+        made.add_column(plain(head), justify="right", overflow="fold")
     for task, losses in tasks.items():
         shown = (str(metric.Cell(losses[n])) if n in losses else "" for n in (*names, "all"))
-        made.add_row(escape(task), *shown)
+        made.add_row(plain(task), *shown)
     return made
 
 
 def _frame(caption: str) -> Table:
-    made = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made = Table(
+        caption=plain(caption), caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     made.add_column("", overflow="fold")
     return made
 

@@ -76,7 +76,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _text(text: str, size: int, colour: str, width: int, paper: str = WHITE) -> Image.Image:
     """Text wrapped at `width` pixels."""
     font, line = _font(size), round(1.3 * size)
-    lines = wrap(text, font, width)
+    lines = wrap(
+        text.encode(errors="replace").decode(), font, width
+    )  # half characters have no form
     image = Image.new("RGB", (width, line * len(lines)), paper)
     for i, words in enumerate(lines):
         ImageDraw.Draw(image).text((0, i * line), words, colour, font)

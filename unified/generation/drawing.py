@@ -39,9 +39,11 @@ class Drawing:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"interval must lie in [0, 1], low end first; got {self.interval}")
-        for name, least in (("steps", 2), ("candidates", 1)):
+        for name, least, most in (("steps", 2, 10_000), ("candidates", 1, 1_000)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
+            if value > most:
+                raise ValueError(f"{name}={value} must be at most {most}")
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift={self.shift} must be a positive number")
         for name in ("text_scale", "image_scale"):

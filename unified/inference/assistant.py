@@ -291,12 +291,20 @@ class Assistant:
 
 
 def load(
-    checkpoint: str | os.PathLike | None = None, *, keep_compiled: bool = False, **options
+    checkpoint: str | os.PathLike | None = None,
+    *,
+    keep_compiled: bool = False,
+    trust: bool = False,
+    **options,
 ) -> Assistant:
     """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
 
     Default: the one that ships. `options` are those of `Assistant`. Raises FileNotFoundError for a
-    folder that is neither, ValueError for parameters that do not fit the config beside them.
+    folder that is neither, ValueError for a damaged one and for parameters that do not fit the
+    config beside them.
+
+    A folder of weights is data, whoever made it: nothing of it is run, and its config may name code
+    of this package alone. `trust` allows any, as of a program of your own (SECURITY.md).
 
     A request of a new shape (number of requests, length, steps) compiles for seconds.
     `keep_compiled` keeps all that this process compiles for the next one, as `compiled.keep` says.
@@ -304,8 +312,10 @@ def load(
     if keep_compiled:
         compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
-    params, config = models.read(path)
-    return Assistant(models.assemble(params, config, path), config, **options)
+    params, config = models.read(path, trust=trust)
+    model = models.assemble(params, config, path)
+    with models.config_of(path):
+        return Assistant(model, config, **options)
 
 
 def trained_tasks(config: Mapping[str, Any]) -> set[str]:

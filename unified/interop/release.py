@@ -7,6 +7,7 @@ or inside this package (`unified/checkpoints/emoji`, wherever the package is ins
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,11 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from unified.message import one_line
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LARGEST = 2**26  # bytes of a config
+DEEPEST = 32  # levels of a config, and of the dict of parameters
 
 PathLike = str | os.PathLike[str]
 Params = dict[Any, Any]  # nested; leaves are arrays
@@ -69,9 +74,10 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
     """Reads `(params, config)` of a release folder: numpy arrays in the stored dtype, plain json
     with tuples for lists.
 
-    Raises `FileNotFoundError` that names the missing file, `ValueError` for a damaged one.
-    `merge` checks the parameters against a model's and gives them its dtypes and keys (a place in
-    an `nnx.List` is an int in the model, a string here).
+    Nothing of it is run: the config is as it was found, see `unified.names.check`. Raises
+    `FileNotFoundError` that names the missing file, `ValueError` for a damaged one. `merge` checks
+    the parameters against a model's and gives them its dtypes and keys (a place in an `nnx.List` is
+    an int in the model, a string here).
     """
     folder = resolve(path)
     for name in (CONFIG, WEIGHTS):
@@ -82,33 +88,57 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
                 f"(a release is a folder with {CONFIG} and {WEIGHTS})"
             )
     try:
-        tensors = safetensors.deserialize((folder / WEIGHTS).read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"released model {os.fspath(path)!r} is damaged: {error}") from error
-    return unflatten({name: _array(tensor) for name, tensor in tensors}), load_config(folder)
+        tensors = safetensors.deserialize(read_file(folder / WEIGHTS))
+        return unflatten({n: _array(n, tensor) for n, tensor in tensors}), load_config(folder)
+    except (MemoryError, safetensors.SafetensorError, _Damaged) as error:
+        why = one_line(error) or "it does not fit in memory"
+        raise ValueError(f"released model {os.fspath(path)!r} is damaged: {why}") from error
+
+
+class _Damaged(ValueError):
+    """Weights that are a whole file, but of no model of ours."""
 
 
 def load_config(folder: PathLike) -> dict[str, Any]:
     """`config.json` of a folder; tuples for lists, so that what is made of it can be hashed.
 
-    Raises ValueError, naming the file, if it is damaged.
+    Raises ValueError, naming the file, if it is damaged: no JSON, no fields, the same field twice,
+    or deeper than any config.
     """
     file = epath.Path(folder) / CONFIG
     try:
-        if not isinstance(config := json.loads(file.read_text()), dict):
+        if is_file(file) and file.stat().length > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST} bytes")
+        config = json.loads(read_file(file).decode(), object_pairs_hook=_once)
+        if not isinstance(config, dict):
             raise ValueError("it holds no fields")
-    except ValueError as error:
+        return _tuples(config)
+    except (RecursionError, ValueError) as error:
         raise ValueError(
-            f"{file} is damaged ({error}): copy it again (in a run: delete it, train.py writes it)"
+            f"{file} is damaged ({one_line(error)}): copy it again (in a run: delete it, train.py "
+            "writes it)"
         ) from error
-    return _tuples(config)
+
+
+def read_file(file: epath.Path) -> bytes:
+    """The content of a regular file. Raises FileNotFoundError for what else has its name."""
+    if not is_file(file):
+        raise FileNotFoundError(f"{file} is not a file")
+    return file.read_bytes()
+
+
+def is_file(path: epath.Path) -> bool:
+    """Whether a regular file is there: a pipe would wait for ever, a device never end."""
+    local = os.fspath(path)
+    return os.path.isfile(local) if os.path.exists(local) else path.is_file()
 
 
 def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike = "") -> Params:
     """`loaded` values in the structure and dtypes of `params` (arrays or `ShapeDtypeStruct`s).
 
-    Both must have the same names and shapes; otherwise `ValueError` lists every parameter that is
-    missing, unexpected or of another shape. `path` says in the message where `loaded` is from.
+    Both must have the same names, shapes and kinds of numbers, all of them finite; otherwise
+    `ValueError` names the parameters that are missing, unexpected, or something else. `path` says
+    in the message where `loaded` is from.
     """
     want, have = flatten(params), flatten(loaded)
     problems = [f"missing: {name} {tuple(want[name].shape)}" for name in want if name not in have]
@@ -118,12 +148,38 @@ def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike =
         for name, leaf in want.items()
         if name in have and have[name].shape != tuple(leaf.shape)
     ]
+    problems += [
+        f"mistyped: {name} is {have[name].dtype}, the model needs {leaf.dtype}"
+        for name, leaf in want.items()
+        if name in have and _kind(have[name]) != _kind(leaf)
+    ]
+    _refuse(problems, "do not fit the model", path)
+
+    def place(at: Any, leaf: Any) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what the narrower dtype cannot hold is named below
+            return np.asarray(have[_name(at)]).astype(leaf.dtype)
+
+    merged = jax.tree_util.tree_map_with_path(place, dict(params))
+    numbers = {n: leaf for n, leaf in flatten(merged).items() if _kind(leaf) == np.inexact}
+    broken = [name for name, leaf in numbers.items() if not np.isfinite(leaf).all()]
+    _refuse(broken, "hold numbers that are not finite", path)
+    return merged
+
+
+def _refuse(problems: list[str], what: str, path: PathLike, most: int = 3) -> None:
+    """Raises ValueError with the first of the problems, and how many there are, in one line."""
     if problems:
         source = f" of {os.fspath(path)!r}" if path else ""
-        lines = "\n  ".join(problems)
-        raise ValueError(f"the parameters{source} do not fit the model:\n  {lines}")
-    place = lambda at, leaf: np.asarray(have[_name(at)]).astype(leaf.dtype)
-    return jax.tree_util.tree_map_with_path(place, dict(params))
+        more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+        raise ValueError(
+            one_line(f"the parameters{source} {what}: {'; '.join(problems[:most])}{more}")
+        )
+
+
+def _kind(leaf: Any) -> type:
+    """Which numbers an array holds: bool is neither whole numbers nor floats."""
+    kinds = (np.bool_, np.integer, np.inexact)
+    return next(k for k in kinds if jax.numpy.issubdtype(leaf.dtype, k))
 
 
 def resolve(path: PathLike) -> epath.Path:
@@ -140,21 +196,39 @@ def flatten(params: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Params:
-    """Inverse of `flatten`, but that every key is a string."""
+    """Inverse of `flatten`, but that every key is a string. Raises ValueError for a name that goes
+    on where another ends (`a` and `a/b`)."""
     nested: Params = {}
-    for name, leaf in flat.items():
+    for name in sorted(flat):
         *parents, last = name.split("/")
+        if len(parents) >= DEEPEST:
+            raise _Damaged(f"{name!r} is deeper than {DEEPEST} levels")
         node = nested
         for key in parents:
             node = node.setdefault(key, {})
-        node[last] = leaf
+            if not isinstance(node, dict):
+                raise _Damaged(f"{name!r} clashes with another name, which ends at {key!r}")
+        node[last] = flat[name]
     return nested
 
 
-def _tuples(node: Any) -> Any:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a JSON object. Raises ValueError where one is there twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    if wrong := [name for name in fields if "." in name or name.startswith("__")]:
+        raise ValueError(f"{wrong[0]!r} is no name of a field")
+    return fields
+
+
+def _tuples(node: Any, depth: int = 0) -> Any:
+    if depth > DEEPEST:
+        raise ValueError(f"it is deeper than {DEEPEST} levels")
     if isinstance(node, dict):
-        return {key: _tuples(value) for key, value in node.items()}
-    return tuple(map(_tuples, node)) if isinstance(node, list) else node
+        return {key: _tuples(value, depth + 1) for key, value in node.items()}
+    return tuple(_tuples(part, depth + 1) for part in node) if isinstance(node, list) else node
 
 
 def _name(at: Iterable[Any]) -> str:
@@ -168,5 +242,8 @@ def _stored(leaf: Any, storage: str | None) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
-def _array(tensor: Mapping[str, Any]) -> np.ndarray:
+def _array(name: str, tensor: Mapping[str, Any]) -> np.ndarray:
+    if tensor["dtype"] not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise _Damaged(f"{name!r} is stored as {tensor['dtype']}; read are {known}")
     return np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])

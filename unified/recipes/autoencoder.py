@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from unified.data.sources import FORMATS, BadRecord, Source, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
-from unified.interop.options import of_each, options
+from unified.interop.options import check_each, of_each, options
+from unified.interop.schema import Data, check_trained, conform, fill
 from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
 from unified.tokenizers.autoencoder import (
     Autoencoder,
@@ -34,18 +35,55 @@ from unified.tokenizers.autoencoder import (
 )
 
 LANE = "vae"
+MOST = 2**14  # pixels a side, and pictures to measure
 SCALES = 3  # of the edge loss: full, half and quarter size
 NOISE = (0.1, 0.3)  # deviations of the noise on normalised latents that `evaluate` tries
 CHUNK = 32  # pictures at a time in `evaluate`
 MEASURED = 512  # training pictures of each source, for the statistics of latents
 
 
+class Fields(TypedDict):
+    """What a model needs of a config; the fields of `model` are those of `AutoencoderConfig`."""
+
+    model: Mapping[str, Any]
+
+
+class Evaluated(Data):
+    """What training and evaluation need of `data`."""
+
+    side: int
+    examples: int
+
+
 def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
-    return Autoencoder(AutoencoderConfig(**config["model"]), rngs=rngs)
+    """The model of a config. Raises ValueError where its fields make none."""
+    return Autoencoder(parse(config), rngs=rngs)
+
+
+def parse(config: Mapping[str, Any]) -> AutoencoderConfig:
+    check_trained(config, needed=False)
+    conform(config, Fields, "config")
+    return fill(AutoencoderConfig, config["model"], "config.model")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a mistake in what is not needed before the end of a run."""
+    check_trained(config)
+    conform(config["data"], Evaluated, "config.data")
+    for field, least in (("side", parse(config).stride), ("examples", 1)):
+        if not least <= (value := config["data"][field]) <= MOST:
+            raise ValueError(f"config.data.{field}={value} must be from {least} to {MOST}")
+    for split in ("train", "validation", "evaluation"):
+        sources = config["data"].get(split, {})
+        check_each(sources, FORMATS, f"config.data.{split}")
+        if not sources and split != "validation":
+            raise ValueError(f"config.data.{split} names no source, and evaluation needs one")
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that `config` may leave out, and what they are then."""
+    """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
+    another type."""
+    check_trained(config, needed=False)
     data = config.get("data", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
     return {
@@ -137,7 +175,7 @@ class OnePicture:
 
 def lane(config: Mapping[str, Any]) -> LatentLane:
     side = config["data"]["side"]
-    stride = AutoencoderConfig(**config["model"]).stride
+    stride = parse(config).stride
     return LatentLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
 
 

@@ -57,13 +57,21 @@ class AutoencoderConfig:
             raise ValueError(
                 f"scale={self.scale} must be a number other than 0: latents are shown divided by it"
             )
+        for name in ("scale", "shift"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.latent_channels:
+                raise ValueError(
+                    f"{name} has {len(value)} numbers for {self.latent_channels} latent_channels"
+                )
         if len(self.encoder_widths) != len(self.decoder_widths):
             raise ValueError(
                 f"encoder_widths {self.encoder_widths} and decoder_widths {self.decoder_widths} "
                 "must have the same number of levels"
             )
+        if not 1 <= len(self.encoder_widths) <= 16:
+            raise ValueError(f"{len(self.encoder_widths)} levels of widths: from 1 to 16")
         for width in (*self.encoder_widths, *self.decoder_widths):
-            if width % self.num_groups:
+            if width < 1 or width % self.num_groups:
                 raise ValueError(f"num_groups={self.num_groups} does not divide width {width}")
 
     @property
@@ -213,8 +221,8 @@ class Mid(nnx.Module):
 
 
 def residual_blocks(in_dim, dim, num_blocks, num_groups, *, rngs: nnx.Rngs) -> nnx.List:
-    dims = (in_dim, *(dim,) * num_blocks)
-    return nnx.List(ResidualBlock(dims[i], dim, num_groups, rngs=rngs) for i in range(num_blocks))
+    make = lambda i: ResidualBlock(dim if i else in_dim, dim, num_groups, rngs=rngs)
+    return nnx.List(map(make, range(num_blocks)))
 
 
 class ResidualBlock(nnx.Module):

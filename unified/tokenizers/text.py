@@ -20,7 +20,7 @@ class TextTokenizer:
 
     `marks` names the special tokens where they differ from Qwen's, which BAGEL uses: their ids are
     `begin_text`, `end_text`, `begin_image`, `end_image`. All ids are below `vocab_size`. Raises
-    FileNotFoundError, or ValueError naming the token that the vocabulary lacks.
+    FileNotFoundError, or ValueError for a damaged file and for a token that the vocabulary lacks.
     """
 
     def __init__(self, path: str | Path = DEFAULT, marks: Mapping[str, str] | None = None):
@@ -30,7 +30,10 @@ class TextTokenizer:
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"no tokenizer at {path}")
-        self.tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no less general one
+            raise ValueError(f"{path} is no tokenizer.json: {error}") from error
         # A mark that a user writes is plain text: only the packer places marks.
         self.tokenizer.encode_special_tokens = True
         ids = {

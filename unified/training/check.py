@@ -67,7 +67,10 @@ def check_ranges(config: ConfigDict) -> None:
 def _number(config: ConfigDict, field: str) -> float | None:
     """The value at a path. Raises ValueError if it is neither a number nor None."""
     parent, _, name = field.rpartition(".")
-    value = (config.get(parent, {}) if parent else config).get(name)
+    fields = config.get(parent, {}) if parent else config
+    if not hasattr(fields, "get"):
+        raise ValueError(f"{parent}={fields!r} must be fields by name")
+    value = fields.get(name)
     if value is not None and not isinstance(value, int | float):
         raise ValueError(f"{field}={value!r} must be a number")
     return value

@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from unified import names
 from unified.training.check import check
 from unified.training.nearest import nearest
 from unified.training.optimizer import options
@@ -205,8 +206,8 @@ def _add(config: ConfigDict, path: tuple[str, ...], key: str) -> None:
 def optional(config: ConfigDict) -> dict[str, Any]:
     """The fields that the recipe lets a config leave out, and what they are then, nested."""
     try:
-        recipe = importlib.import_module(config.get("recipe", ""))
-    except (ImportError, ValueError):  # told by whom needs it
+        recipe = names.find("recipe", config.get("recipe"))
+    except ValueError:  # told by whom needs it
         return {}
     return recipe.defaults(config) if hasattr(recipe, "defaults") else {}
 

@@ -5,7 +5,8 @@ HBridge (H) and LaTtE-Flow (layers active by flow time): their differences are `
 and `config.model.backbone`.
 """
 
-from unified.recipes.ar_flow.config import ARFlowConfig, check, defaults, drawing, parse, tokenizer
+from unified.recipes.ar_flow.check import check
+from unified.recipes.ar_flow.config import ARFlowConfig, defaults, drawing, parse, tokenizer
 from unified.recipes.ar_flow.flops import flops
 from unified.recipes.ar_flow.model import ARFlow
 from unified.recipes.ar_flow.recipe import build, counts, evaluate, inputs, loss

@@ -1,18 +1,18 @@
 """The configuration tree of a run -> frozen dataclasses that the modules take."""
 
 import dataclasses
-import importlib
-import inspect
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from unified.backbone import BackboneConfig
 from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
-from unified.interop.options import of_each, options
+from unified.interop.options import known, of_each, options
+from unified.interop.schema import check_trained, conform, fill
 from unified.nn.stack import remat_policy
+from unified.recipes.ar_flow.fields import Fields
 from unified.sequence import LatentLane, Layout, PatchLane, TextLane
 from unified.tokenizers.autoencoder import AutoencoderConfig
 from unified.tokenizers.text import MARKS, TextTokenizer
@@ -22,8 +22,8 @@ LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
 VIEWS = {TextLane: "text", PatchLane: "vit", LatentLane: "vae"}  # that examples ask for
 PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
 DTYPES = ("float32", "bfloat16", "float16")
-
-T = TypeVar("T")
+MOST = 2**20  # of tokens in a lane
+MOST_PIXELS = 2**26  # of the pictures that a lane holds: 64 megapixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,13 @@ class ARFlowConfig:
                 raise ValueError(
                     f"lane {lane.name!r}: stride {lane.stride} is not a multiple of the "
                     f"autoencoder's {self.autoencoder.stride} pixels"
+                )
+            if isinstance(lane, LatentLane) and (
+                lane.height % lane.stride or lane.width % lane.stride
+            ):
+                raise ValueError(
+                    f"lane {lane.name!r}: pictures of {lane.height}x{lane.width} pixels are not "
+                    f"whole tokens of stride {lane.stride}"
                 )
             if isinstance(lane, PatchLane):
                 check_patches(lane, self.vision)
@@ -118,11 +125,14 @@ def check_patches(lane: PatchLane, vision: VisionConfig | None) -> None:
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. They depend on what it has:
-    the kinds of its lanes, the formats of its sources, its benchmark."""
+    the kinds of its lanes, the formats of its sources, its benchmark. Raises ValueError, naming the
+    field, for one of another type."""
+    check_types(config)
     model, data, benchmark = (dict(config.get(name, {})) for name in ("model", "data", "benchmark"))
     lanes = config.get("layout", {}).get("lanes", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
-    measured = options(f"{benchmark.get('module')}:run", without=("extra",))
+    run = getattr(known("module", benchmark.get("module")), "run", None)
+    measured = options(run, without=("extra",))
     if "sources" in benchmark:
         measured["sources"] = of_each(benchmark["sources"], "format", FORMATS)
     return {
@@ -137,19 +147,27 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_types(config: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the field, for one of another type; any may be absent."""
+    conform(config, Fields, "config", needed=False)
+    check_trained(config, needed=False)
+
+
 def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     """The one place where the configuration tree is read for the model.
 
     Raises ValueError where its numbers do not fit together, those of `drawing` too, which are not
     needed before the end of a run.
     """
+    check_types(config)
+    conform(config, Fields, "config")
     drawing(config)
     model = dict(config["model"])
     for name, kind in PARTS.items():
         if fields := model.get(name):
-            model[name] = fill(kind, fields, f"model.{name}")
+            model[name] = conform(fields, kind, f"config.model.{name}")
     model |= {"layout": layout(config), "remat": config["remat"], "dtype": config["compute_dtype"]}
-    made = fill(ARFlowConfig, model, "model")
+    made = fill(ARFlowConfig, model, "config.model")
     check_lanes(made.layout, config)
     if (needed := tokenizer(config).vocab_size) > made.vocab_size:
         raise ValueError(
@@ -157,21 +175,6 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
             f"{config['tokenizer']}: raise it"
         )
     return made
-
-
-def fill(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
-    """A dataclass of the fields of `config.<where>`. Raises ValueError, saying what is wrong."""
-    known = dataclasses.fields(kind)  # type: ignore[arg-type]
-    names = [field.name for field in known]
-    needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
-    if unknown := sorted(set(fields) - set(names)):
-        raise ValueError(f"config.{where}: unknown {unknown}; there are {names}")
-    if missing := sorted(set(needed) - set(fields)):
-        raise ValueError(f"config.{where} lacks {missing}")
-    try:
-        return kind(**fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"config.{where}: {error}") from error
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
@@ -182,18 +185,23 @@ def layout(config: Mapping[str, Any]) -> Layout:
     for name, fields in spec["lanes"].items():
         fields = dict(fields)
         kind = fields.pop("kind", None)
-        if kind not in LANES:
+        if not isinstance(kind, str) or kind not in LANES:
             raise ValueError(
                 f"config.layout.lanes.{name}.kind={kind!r}: choose one of {sorted(LANES)}"
             )
-        fields["tasks"] = tuple(fields.get("tasks", ()))
-        for field, value in fields.items():
+        where = f"config.layout.lanes.{name}"
+        lane = fill(LANES[kind], {"name": name, **fields}, where)
+        for field, value in vars(lane).items():
             least = 0 if field == "losses" else 1
-            if isinstance(value, int) and value < least:
-                raise ValueError(
-                    f"config.layout.lanes.{name}.{field}={value} must be at least {least}"
-                )
-        lanes.append(fill(LANES[kind], {"name": name, **fields}, f"layout.lanes.{name}"))
+            if isinstance(value, int) and not least <= value <= MOST:
+                bound = f"at least {least}" if value < least else f"at most {MOST}"
+                raise ValueError(f"{where}.{field}={value} must be {bound}")
+        if lane.slots > MOST or pixels(lane) > MOST_PIXELS:
+            raise ValueError(
+                f"{where} holds {lane.slots} tokens and {pixels(lane)} pixels a row: "
+                f"at most {MOST} and {MOST_PIXELS}"
+            )
+        lanes.append(lane)
     rest = {
         "begin_text": marks.begin_text,
         "end_text": marks.end_text,
@@ -202,7 +210,14 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "image_position": spec["image_position"],
         "read_as": tuple(spec.get("read_as", {}).items()),
     }
-    return fill(Layout, {"lanes": tuple(lanes), **rest}, "layout")
+    return fill(Layout, {"lanes": tuple(lanes), **rest}, "config.layout")
+
+
+def pixels(lane: TextLane | PatchLane | LatentLane) -> int:
+    """How many a row of a lane holds."""
+    if isinstance(lane, LatentLane):
+        return lane.count * lane.height * lane.width
+    return lane.slots * lane.patch**2 if isinstance(lane, PatchLane) else 0
 
 
 def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:
@@ -244,31 +259,9 @@ def tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((f"{split}.{name}", task) for task, weight in weights.items() if weight)
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a mistake in what is not needed before the end of a run: `benchmark`,
-    whose options are those of `run` of its module."""
-    if "benchmark" not in config:
-        raise ValueError("config lacks benchmark: name a module, as of unified.evaluation")
-    options = dict(config["benchmark"])
-    name = options.pop("module", None)
-    try:
-        run = importlib.import_module(name).run
-    except (AttributeError, ImportError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"config.benchmark.module={name!r} must be a module with a function `run`: {error}"
-        ) from error
-    try:
-        inspect.signature(run).bind(None, None, extra=None, **options)
-    except TypeError as error:
-        raise ValueError(f"config.benchmark: {error} of {name}.run") from None
-    for option, value in options.items():
-        if option.startswith("examples") and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"config.benchmark.{option}={value!r} must be at least 1")
-
-
 def drawing(config: Mapping[str, Any]) -> Drawing:
     """How the model draws, unless told otherwise."""
-    made = fill(Drawing, config.get("drawing", {}), "drawing")
+    made = fill(Drawing, config.get("drawing", {}), "config.drawing")
     for task, question in made.read_back.items():
         if not isinstance(question, str) or not question.strip():
             raise ValueError(

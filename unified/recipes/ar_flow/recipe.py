@@ -1,7 +1,6 @@
 """Building, losses, input and evaluation of the family."""
 
 import contextlib
-import importlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from unified import names
 from unified.data.pipeline import Pipeline, configured
 from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
@@ -120,7 +120,7 @@ def evaluate(
     Validation losses, by task and flow time, are among the metrics: `losses`, where they are known.
     """
     options = dict(config["benchmark"])
-    benchmark = importlib.import_module(options.pop("module"))
+    benchmark = names.find("module", options.pop("module"))
     extra = losses or validation_losses(model, config)
     return benchmark.run(Assistant(model, config), Path(folder), extra=extra, **options)
 

@@ -1,0 +1,81 @@
+"""What a config names by import path: recipes, benchmarks, sources. Nothing else imports by name.
+
+The config of a run is a program (`--config FILE`) and may name any code. One that comes with
+weights is data, from whoever made them: `check` lets it name only what this package has for such a
+field. SECURITY.md says what else is trusted.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PLACES = {"recipe": "unified.recipes", "module": "unified.evaluation", "format": "unified.data"}
+NEEDED = {"recipe": "build", "module": "run"}  # functions of modules; a format is a class
+SOURCE = ("__len__", "__getitem__")  # of a class of sources
+# A format whose files name code, and where it lies: TFDS imports the features of `features.json`.
+IMPORTING = ("tfds", "unified.data.source_tfds")
+
+
+def find(field: str, name: Any) -> Any:
+    """What a config means by `name` in a field called `field`, one of `PLACES`.
+
+    A module, `package.module`; for `format` what lies in one, `package.module:Class`. Raises
+    ValueError where there is no such thing, or it lacks a function that the field needs.
+    """
+    module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
+    try:
+        if not module or bool(colon) != (field == "format"):
+            raise ValueError("it is the name of none")
+        found = importlib.import_module(module)
+        part = getattr(found, NEEDED.get(field, attribute))
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        needed = NEEDED.get(field)
+        form = f"a module with a function `{needed}`" if needed else "package.module:Class"
+        raise ValueError(f"{field}={name!r} must be {form}: {error}") from error
+    return part if colon else found
+
+
+def check(config: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Raises ValueError where the config beside the weights at `path` names code that is not of
+    this package, naming the field and how to allow it."""
+    for where, name in named(config):
+        field = where.rpartition(".")[2]
+        if not is_ours(field, name):
+            raise ValueError(
+                f"{os.fspath(path)!r}: config.{where}={name!r} is no part of {PLACES[field]} that "
+                "a folder of weights may name: if you trust who made it, and the code it names, "
+                "allow it with unified.load(path, trust=True), or --trust on the command line"
+            )
+
+
+def named(tree: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Where in a config names stand, and they: at any depth, so that none is overlooked."""
+    parts = tree if isinstance(tree, Mapping) else {}
+    parts = dict(enumerate(tree)) if isinstance(tree, list | tuple) else parts
+    for key, value in parts.items():
+        here = f"{where}.{key}" if where else str(key)
+        if key in PLACES and isinstance(value, str):
+            yield here, value
+        yield from named(value, here)
+
+
+def is_ours(field: str, name: str) -> bool:
+    """Whether this package has for such a field what `name` means; formats have short names, too.
+
+    What a module has only imported is not of the package.
+    """
+    if field == "format" and ":" not in name:
+        return name not in IMPORTING
+    module, place = name.partition(":")[0], PLACES[field]
+    if not f"{module}.".startswith(f"{place}."):
+        return False
+    try:
+        found = find(field, name)
+    except ValueError:
+        return False
+    part = getattr(found, NEEDED[field]) if field in NEEDED else found
+    origin = getattr(part, "__module__", "")
+    made_here = f"{origin}.".startswith(f"{place}.") and origin not in IMPORTING
+    is_source = isinstance(part, type) and all(hasattr(part, method) for method in SOURCE)
+    return made_here and (field in NEEDED or is_source)
