@@ -17,6 +17,7 @@ from unified.data.container import ORIENTATION, pixels_only
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 MAX_PIXELS = 64_000_000
 SLOW = 16  # times that decoders written in Python take: they may have so many times fewer pixels
+BAND = 2**20  # pixels that are converted at a time, so that a large picture is not there thrice
 LARGE = 16_000_000  # pixels; decoding takes some 20 bytes for each of them
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,10 +79,12 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
         raise ValueError(f"a picture of {image.height} x {image.width} pixels shows nothing")
     if image.mode[0] in "IF":
         return np.repeat(_to_grey(image)[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, BAND // image.width)
+    for top in range(0, image.height, step):
+        band = image.crop((0, top, image.width, min(top + step, image.height)))
+        pixels[top : top + step] = _on_white(band)
+    return pixels
 
 
 @functools.cache
@@ -117,11 +120,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def _to_grey(image: Image.Image) -> np.ndarray:
     """Pixels of more than 8 bits -> uint8 `[H W]`."""
     tags = getattr(image, "tag_v2", {})
-    deep = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
-    if not deep:
+    of_16 = image.mode == "I" and image.format in ("PNG", "PPM")
+    if not image.mode.startswith("I;16") and not of_16:
         kind = "floats" if image.mode == "F" else "32-bit numbers"
         raise ValueError(f"a picture of {kind} does not say what is white: store 8 or 16 bits")
     bits = tags.get(258, (16,))[0]

@@ -27,10 +27,10 @@ def read_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     (`gs://`, `s3://`). Raises OSError, or ValueError for what is no picture."""
     if isinstance(picture, str | os.PathLike):
         name = os.fspath(picture)
-        in_bucket = name.startswith(("gs://", "s3://"))
-        data = (
-            epath.Path(name).read_bytes() if in_bucket else read_file(name, max_bytes(max_pixels))
-        )
+        if name.startswith(("gs://", "s3://")):
+            data = epath.Path(name).read_bytes()
+        else:
+            data = read_file(name, max_bytes(max_pixels))
         try:
             return decode(data, max_pixels)
         except ValueError as error:
