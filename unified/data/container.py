@@ -42,6 +42,9 @@ def _png(data: bytes) -> Iterator[bytes]:
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + size
+        if not kind.isalpha() or end > len(data):
+            yield data[at:]
+            return
         if not kind[0] & 0x20 or kind == b"tRNS" or (kind == b"eXIf" and size < 2**16):
             yield data[at:end]
         at = end

@@ -76,7 +76,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
             return image
         image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
     if not (image.width and image.height):
-        raise ValueError(f"a picture of {image.height} x {image.width} pixels shows nothing")
+        raise ValueError(f"a picture of {_size(image.height, image.width)} shows nothing")
     if image.mode[0] in "IF":
         return np.repeat(_to_grey(image)[..., None], 3, axis=-1)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
@@ -99,13 +99,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     tiles = getattr(image, "tile", ())
     if any(tile[0] in Image.DECODERS for tile in tiles):  # written in Python
         max_pixels //= SLOW
-    size = f"{image.height} x {image.width} pixels"
+    size = _size(image.height, image.width)
     if image.width * image.height > max_pixels:
         raise ValueError(_too_large(size, max_pixels))
     tags = getattr(image, "tag_v2", {})
     sides = [tags.get(tag, 1) for tag in (322, 323)]  # of a tile of a TIFF
     if not all(isinstance(side, int) for side in sides) or sides[0] * sides[1] > max_pixels:
         raise ValueError(_too_large(f"{size} in tiles of {sides[1]} x {sides[0]}", max_pixels))
+
+
+def _size(height: int, width: int) -> str:
+    return f"{height} x {width} pixels"
 
 
 def _too_large(what: str, max_pixels: int) -> str:
@@ -150,7 +154,7 @@ def _to_grey(image: Image.Image) -> np.ndarray:
 def _check_array(array: np.ndarray) -> None:
     if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and _has_channels(array))):
         if not array.size:
-            raise ValueError(f"a picture of shape {array.shape} shows nothing")
+            raise ValueError(f"a picture of {_size(*array.shape[:2])} shows nothing")
         return
     hint = ""
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and not _has_channels(array):

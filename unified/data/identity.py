@@ -70,5 +70,5 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
 
 
 def _told(found: Fingerprint) -> str:
-    files = f" in {found['files']} files of {found['bytes']} bytes" if "files" in found else ""
-    return f"{found['records']} records{files}"
+    """`12 records, 1 files, 608 bytes`"""
+    return ", ".join(f"{number} {what}" for what, number in found.items() if what != "digest")

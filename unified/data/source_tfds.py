@@ -21,8 +21,10 @@ class TfdsSource(RecordSource):
         super().__init__(**options)
         self.prompt = prompt
         builder = opened(path, tfds.builder_from_directory)
-        self.examples = builder.as_data_source(split=split)
         features = builder.info.features
+        pictures = [name for name, x in features.items() if isinstance(x, tfds.features.Image)]
+        as_files = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # `decode.py` opens them
+        self.examples = builder.as_data_source(split=split, decoders=as_files)
         self.name_of = getattr(features["label"], "int2str", str) if "label" in features else str
         self.parts = [(Path(path) / split, len(self.examples))]
 
