@@ -127,6 +127,8 @@ def test_pixels_are_counted_before_one_is_decoded():
         decode(PNG, 47)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
+    with pytest.raises(ValueError, match="1 x 65536 pixels: a side has at most 65535"):
+        decode(png(65_536, 1, chunk(b"IDAT", b"")))
     assert decode(PNG, 48).shape == (6, 8, 3)
     with pytest.raises(ValueError, match="1049000 bytes: more than max_pixels=1"):
         decode(bytes(1_049_000), 1)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.test_sources import png, says, turns, write_jsonl
+from unified.data import source_parquet
 from unified.data.picture import Pictures
 from unified.data.record import parse_json
 from unified.data.sources import BadRecord, open_source
@@ -110,6 +111,19 @@ def test_jsonl_takes_data_uris_and_structs_beside_paths(tmp_path):
     pictures = ["7.png", uri, {"bytes": TEXT}, {"path": "7.png", "bytes": None}]
     source = write_jsonl(tmp_path, *({"image": x, "caption": "c"} for x in pictures))
     assert [says(source[i]) for i in range(4)] == [["c", ">7"]] * 4
+
+
+def test_a_table_of_which_nothing_is_read_says_what_it_has(tmp_path):
+    bad = parquet(tmp_path, {"picture": 1, "words": "a"})[0]
+    assert bad.reason.endswith("image_list, image or text among ['picture', 'words']")
+
+
+def test_a_row_group_that_unpacks_to_far_more_than_its_file_is_refused(tmp_path, monkeypatch):
+    rows = [{"text": "x" * 100}] * 5000  # a few bytes of the file
+    assert says(parquet(tmp_path, *rows)[4999]) == [">" + "x" * 100]
+    monkeypatch.setattr(source_parquet, "FREE", 200_000)
+    bad = parquet(tmp_path, *rows)[0]
+    assert "ValueError: row group 0: ValueError: it unpacks to more than 2" in bad.reason
 
 
 # Where paths may lead.

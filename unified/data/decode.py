@@ -16,6 +16,7 @@ from unified.data.container import ORIENTATION, pixels_only
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 65_535  # pixels, as of a JPEG: to scale a line of 30 million takes seconds
 SLOW = 16  # times that decoders written in Python take: they may have so many times fewer pixels
 BAND = 2**20  # pixels that are converted at a time, so that a large picture is not there thrice
 LARGE = 16_000_000  # pixels; decoding takes some 20 bytes for each of them
@@ -83,7 +84,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
     step = max(1, BAND // image.width)
     for top in range(0, image.height, step):
         band = image.crop((0, top, image.width, min(top + step, image.height)))
-        pixels[top : top + step] = _on_white(band)
+        pixels[top : top + step] = np.asarray(_on_white(band))
     return pixels
 
 
@@ -100,6 +101,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if any(tile[0] in Image.DECODERS for tile in tiles):  # written in Python
         max_pixels //= SLOW
     size = _size(image.height, image.width)
+    if max(image.size) > MAX_SIDE:
+        raise ValueError(f"{size}: a side has at most {MAX_SIDE}")
     if image.width * image.height > max_pixels:
         raise ValueError(_too_large(size, max_pixels))
     tags = getattr(image, "tag_v2", {})

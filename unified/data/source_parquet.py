@@ -15,6 +15,9 @@ from unified.data.files import find_files, opened
 from unified.data.record import FIELDS
 from unified.data.sources import UNREAD, RecordSource
 
+BATCH = 1024  # rows that are unpacked at a time
+FREE, EXPANSION = 2**28, 20  # bytes in memory that a group may have, and more for each of the file
+
 
 class ParquetSource(RecordSource):
     """`path`: a folder, a glob or `.parquet` files. Only columns that a record can use are read.
@@ -55,16 +58,36 @@ class ParquetSource(RecordSource):
         group = bisect_right(self.group_ends[part], row)
         first = self.group_ends[part][group - 1] if group else 0
         with self._lock:
-            table, passed = self._group(part, group)
-        return {**dict.fromkeys(passed, UNREAD), **table.slice(row - first, 1).to_pylist()[0]}
+            found = self._group(part, group)
+        if isinstance(found, str):
+            raise ValueError(found)
+        table, passed = found
+        record = table.slice(row - first, 1).to_pylist()[0] if table.num_columns else {}
+        return {**dict.fromkeys(passed, UNREAD), **record}
 
-    def _read_group(self, part: int, group: int) -> tuple[pa.Table, list[str]]:
-        """The columns that a record can use, and the names of the others."""
+    def _read_group(self, part: int, group: int) -> tuple[pa.Table, list[str]] | str:
+        """The columns that a record can use, and the names of the others; or what is wrong."""
         wanted = {self.columns.get(field, field) for field in FIELDS}
-        with pq.ParquetFile(self.files[part]) as parquet:
-            names = parquet.schema_arrow.names
-            table = parquet.read_row_group(group, columns=[n for n in names if n in wanted])
-        return table, [name for name in names if name not in wanted]
+        try:
+            with pq.ParquetFile(self.files[part]) as parquet:
+                names = parquet.schema_arrow.names
+                used = [name for name in names if name in wanted]
+                limit = FREE + EXPANSION * self.files[part].stat().st_size
+                table = _unpacked(parquet, group, used, limit)
+            return table, [name for name in names if name not in wanted]
+        except Exception as error:  # kept: each row of the group would find it again
+            return f"row group {group}: {type(error).__name__}: {error}"
+
+
+def _unpacked(parquet: pq.ParquetFile, group: int, columns: list[str], limit: int) -> pa.Table:
+    """Raises ValueError where a few bytes of the file say so much that memory would end."""
+    size, batches = 0, []
+    for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=columns):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+    return pa.Table.from_batches(batches) if columns else pa.table({})
 
 
 def _group_sizes(file: Path) -> list[int]:
