@@ -115,6 +115,8 @@ def test_a_jpeg_of_a_thousand_scans_is_refused():
     last = data[data.rindex(b"\xff\xda") : -2]
     with pytest.raises(ValueError, match="more than 100 scans"):
         decode(data[:-2] + 1000 * last + data[-2:])
+    film = 1000 * b"\xff\xda"  # what some cameras append
+    np.testing.assert_array_equal(decode(data + film), decode(data))
 
 
 def test_pixels_are_counted_before_one_is_decoded():
@@ -216,3 +218,16 @@ def test_an_array_of_another_form_is_refused_with_what_to_do(array, message):
 def test_an_array_of_grey_and_alpha_is_read():
     array = np.array([[[100, 255], [100, 0]]], np.uint8)
     assert to_rgb(array)[0, :, 0].tolist() == [100, 255]
+
+
+def test_transparency_of_every_kind_becomes_white():
+    def stored(mode, **options):
+        file = io.BytesIO()
+        image = Image.fromarray(np.array([[0, 90]], np.uint8)).convert(mode)
+        image.save(file, "png", **options)
+        return decode(file.getvalue())[0, :, 0].tolist()
+
+    assert stored("L", transparency=90) == [0, 255]
+    assert stored("RGB", transparency=(90, 90, 90)) == [0, 255]
+    assert stored("P", transparency=90) == [0, 255]
+    assert stored("1", transparency=1)[0] == 0

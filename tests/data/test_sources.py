@@ -91,6 +91,9 @@ def test_parquet_text_to_image_and_edits(tmp_path):
     captions = open_source(spec | {"task": "caption", "rows": [4, 7]})
     assert [says(example) for example in captions] == [["4", ">s4"], ["0", ">s0"], ["1", ">s1"]]
     assert captions.group_sizes == [1, 2]
+    for rows in ((0, 0.4), (0.4, None)):
+        share = open_source(spec | {"rows": rows})
+        assert sum(share.group_sizes) == len(share) and max(share.group_sizes) <= 3
 
     edits = tmp_path / "edits"
     edits.mkdir()

@@ -140,8 +140,6 @@ def test_what_a_vocabulary_cannot_write_is_one_kind_of_error(tmp_path):
 )
 def test_a_file_that_is_no_tokenizer_is_named_in_a_line(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"tokenizer.json is no tokenizer.json that can be"
-    ) as told:
+    with pytest.raises(ValueError, match=r"is no tokenizer\.json: ") as told:
         TextTokenizer(tmp_path)
     assert "\n" not in str(told.value)

@@ -6,6 +6,7 @@ parts that make up the first picture, and the orientation. What is not understoo
 the decoder says what is wrong with it.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -13,11 +14,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # the order of bytes
 EXIF = b"Exif\0\0"
+MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # that is no part of compressed pixels
 MAX_SCANS = 100  # of a JPEG, each of which visits every pixel; encoders write about ten
 MAX_VALUES = 2**20  # of a TIFF tag: strips of the picture, colours
 PIXEL_TAGS = {
     *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320),
-    *(322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), *range(529, 533)),
+    *(322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), *range(529, 533), 50674),
 }
 ORIENTATION = 274
 
@@ -52,8 +54,6 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 def _jpeg(data: bytes) -> Iterator[bytes]:
     """Segments up to the pixels without those of applications, but for JFIF, EXIF and Adobe."""
-    if data.count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"more than {MAX_SCANS} scans")
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         kind, size = struct.unpack_from(">xBH", data, at)
@@ -63,7 +63,18 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
         if kept or (kind == 0xE1 and data.startswith(EXIF, at + 4)):
             yield data[at : at + 2 + size]
         at += 2 + size
+    _check_scans(data, at)
     yield data[at:]
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """Counts the scans from the first one to the end of the picture: what follows is not read."""
+    scans = 0
+    while (mark := MARKER.search(data, at)) and mark[0] != b"\xff\xd9":
+        scans += mark[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
 
 
 def _tiff(data: bytes, order: str, wide: bool) -> bytes:

@@ -77,7 +77,8 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     name = os.fspath(path)
     if URL.match(name):
         raise ValueError(f"{name!r} is a URL: pictures are not fetched; load it to a file first")
-    without_waiting = lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+    at_once = getattr(os, "O_NONBLOCK", 0)
+    without_waiting = lambda name, flags: os.open(name, flags | at_once)
     with open(name, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

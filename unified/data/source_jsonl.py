@@ -18,7 +18,7 @@ class JsonlSource(RecordSource):
 
     def __init__(self, path, **options):
         super().__init__(**options)
-        self.files = find_files(path, [".jsonl", ".ndjson"])
+        self.files = find_files(path, [".jsonl", ".ndjson", ".jsonlines"])
         index = lambda file: list(_lines(file, self.pictures.max_bytes))
         self.lines = [opened(file, index) for file in self.files]
         self.parts = list(zip(self.files, map(len, self.lines), strict=True))

@@ -165,7 +165,7 @@ class RecordSource(abc.ABC):
             raise IndexError(f"example {index} of {len(self)}")
         variant, number = divmod(index, len(self.kept))
         part, row = self.place(int(self.kept[number]))
-        origin = one_line(f"{self.parts[part][0]}:{self.name(part, row)}")
+        origin = one_line(f"{self.parts[part][0]}:{self.name(part, row)}", 5000)
         try:
             return record.to_example(
                 self.fields(part, row),

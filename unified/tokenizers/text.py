@@ -40,7 +40,7 @@ class TextTokenizer:
             self.tokenizer = _tokenizer(json.dumps(state))
         except Exception as error:  # the library raises Exception itself
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{path} is no tokenizer.json that can be read: {reason}") from error
+            raise ValueError(f"{path} is no tokenizer.json: {reason}") from error
         ids = {name: self._id(token, name, path) for name, token in names.items()}
         self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.begin_text, self.end_text = ids["begin_text"], ids["end_text"]
