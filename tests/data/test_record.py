@@ -37,11 +37,13 @@ def test_metadata_of_hugging_face_give_pictures_and_captions(tmp_path, caplog):
             {"file_name": "1.png", "caption": "two", "text": "unread"},
             {"file_name": "1.png", "conversations": turns("<image> what?", "one")},
             {"file_name": "1.png"},
+            {"file_name": "1.png", "captions": ["three"], "caption": "and four"},
         )
     assert [says(source[i]) for i in range(2)] == [["one", ">1"], ["two", ">1"]]
     assert says(source[2]) == ["1", "what?", ">one"]
     assert "the record has no 'caption'" in source[3].reason
-    assert not caplog.records
+    assert says(source[4]) == ["three", ">1"]
+    assert caplog.messages == [f"{tmp_path}/train.jsonl: fields that are not read: caption, text"]
     table = parquet(tmp_path, {"file_name": "1.png", "text": "one"})
     assert says(table[0]) == ["one", ">1"]
 

@@ -24,27 +24,23 @@ import numpy as np
 
 from unified.sequence import Example, Role, Segment
 
-# Fields of a record of each kind; it is of the first kind whose first field it has.
+# What is read of a record; it is of the first kind whose first field it has.
 KINDS = (
-    ("conversations", "image", "file_name"),
+    ("conversations", "image"),
     ("image_list", "instruction_list"),
-    ("image", "caption", "captions"),
-    ("file_name", "caption", "captions", "text"),
+    ("image", "captions", "caption"),
     ("text",),
 )
-FIELDS = tuple(dict.fromkeys(field for kind in KINDS for field in kind))
+FIELDS = (*dict.fromkeys(field for kind in KINDS for field in kind), "file_name")
 MARK = "<image>"
 READ, EDIT = ("vit",), ("vae", "vit")  # views of a picture that is understood, that is edited
 
 
-def present(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are there."""
-    return {field: value for field, value in record.items() if not _is_null(value)}
-
-
-def used(record: Mapping[str, Any]) -> set[str]:
-    """The fields of a record that make up its example."""
-    return set(next((kind for kind in KINDS if kind[0] in record), ()))
+def unread(record: Mapping[str, Any]) -> set[str]:
+    """The fields of a record that make no part of its example."""
+    fields = _present(record)
+    used = set(next((kind for kind in KINDS if kind[0] in fields), ()))
+    return fields.keys() - (used - {"caption"} if "captions" in fields else used)
 
 
 def to_example(
@@ -57,7 +53,7 @@ def to_example(
 ) -> Example:
     """`picture` gives the pixels of what a record holds for one. Raises TypeError, ValueError or
     OSError, saying what is wrong with the record."""
-    record = _with_image(present(record))
+    record = _present(record)
     if "conversations" in record:
         images = [picture(value) for value in as_list(record.get("image", ()))]
         segments = conversation(record["conversations"], images)
@@ -149,11 +145,12 @@ def _is_null(value: Any) -> bool:
     return value is None
 
 
-def _with_image(record: dict[str, Any]) -> dict[str, Any]:
-    """`file_name` as the path of an image, and the text beside it as its caption."""
+def _present(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are there; `file_name` as the path of an image, text beside it as caption."""
+    record = {field: value for field, value in record.items() if not _is_null(value)}
     if "file_name" not in record or "image" in record or "image_list" in record:
         return record
-    record = {**record, "image": {"path": record.pop("file_name")}}
+    record["image"] = {"path": record.pop("file_name")}
     if "text" in record and not record.keys() & {"conversations", "caption", "captions"}:
         record["caption"] = record.pop("text")
     return record

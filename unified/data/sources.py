@@ -151,8 +151,7 @@ class RecordSource(abc.ABC):
         found: set[str] = set()
         for number in self.kept[:LOOKED_AT]:
             try:
-                fields = record.present(self.fields(*self.place(number)))
-                found |= fields.keys() - record.used(fields)
+                found |= record.unread(self.fields(*self.place(int(number))))
             except Exception:  # a bad record, which is told where it is met
                 continue
         return sorted(map(one_line, found))
