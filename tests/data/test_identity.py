@@ -74,8 +74,8 @@ def test_a_source_that_has_changed_since_is_told_in_one_line(tmp_path, caplog):
         grown.set_state(state)
     (said,) = caplog.messages
     assert said == (
-        "source folder has changed: 10 records, 1 files, 140 bytes when the run was saved, now 12 "
-        "records, 1 files, 170 bytes; the order of the examples is another from here on"
+        "source folder has changed since the run was saved (records from 10 to 12, bytes from 140 "
+        "to 170): the order of its examples is another from here on"
     )
     caplog.clear()
     again = make(lines(tmp_path / "b", "a.jsonl"), **options)
@@ -88,6 +88,8 @@ def test_sources_that_come_and_go_are_told_too():
     one, other = {"records": 3}, {"records": 4}
     said = list(identity.changes({"a": one, "b": one}, {"b": one, "c": other}))
     assert said == ["source a: is no longer there", "source c: is new"]
+    (said,) = identity.changes({"a": one | {"digest": "x"}}, {"a": one | {"digest": "y"}})
+    assert "has changed since the run was saved (names or sizes of files)" in said
 
 
 def test_the_processes_of_a_run_keep_what_the_sources_held():

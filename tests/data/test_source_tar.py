@@ -65,6 +65,15 @@ def test_the_plain_caption_counts_and_the_other_texts_are_named(tmp_path, caplog
     assert says(renamed[0]) == ["tag", ">1"]
 
 
+def test_a_text_beside_a_caption_in_json_counts_and_the_other_is_named(tmp_path, caplog):
+    fields = json.dumps({"caption": "of json"}).encode()
+    write(tmp_path / "a.tar", ("1.png", png(1)), ("1.json", fields), ("1.txt", b"of text"))
+    with caplog.at_level(logging.WARNING):
+        (example,) = opened(tmp_path)
+    assert says(example) == ["of text", ">1"]
+    assert caplog.messages[0].endswith("fields that are not read: caption of json")
+
+
 def test_two_texts_of_which_none_is_plain_are_refused(tmp_path):
     write(tmp_path / "a.tar", ("1.png", png(1)), ("1.a.txt", b"a"), ("1.b.txt", b"b"))
     (bad,) = opened(tmp_path)

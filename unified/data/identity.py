@@ -63,12 +63,10 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
         if old is None or new is None:
             yield f"source {name}: {'is new' if old is None else 'is no longer there'}"
         elif old != new:
+            counts = [what for what in new if what != "digest" and old.get(what) != new[what]]
+            how = ", ".join(f"{what} from {old.get(what)} to {new[what]}" for what in counts)
+            how = how or "names or sizes of files"
             yield (
-                f"source {name} has changed: {_told(old)} when the run was saved, now {_told(new)}"
-                "; the order of the examples is another from here on"
+                f"source {name} has changed since the run was saved ({how}): the order of its "
+                "examples is another from here on"
             )
-
-
-def _told(found: Fingerprint) -> str:
-    """`12 records, 1 files, 608 bytes`"""
-    return ", ".join(f"{number} {what}" for what, number in found.items() if what != "digest")

@@ -25,9 +25,10 @@ class TarSource(RecordSource):
     The headers are read once, when the source is opened. `.json` gives the fields of the record,
     `.txt` its caption, the pictures (in order of name) its `image`, or its `image_list` where there
     is an `instruction_list`, any other member the field or column of its name. Where several end in
-    `.txt` or `.json`, the one with nothing else between the first dot and the end counts. A name
-    that comes again begins another record; hidden members are left out. A tar that ends in the
-    middle gives a last, bad record. Raises ValueError for a compressed one.
+    `.txt` or `.json`, the one with nothing else between the first dot and the end counts; a
+    member counts before a field of `.json`. A name that comes again begins another record; hidden
+    members are left out. A tar that ends in the middle gives a last, bad record. Raises ValueError
+    for a compressed one.
     """
 
     def __init__(self, path, **options):
@@ -43,19 +44,23 @@ class TarSource(RecordSource):
         _, members = self.records[part][row]
         named = {x for x in members if x in FIELDS or x in self.columns.values()}
         rest = sorted(members.keys() - named)
-        fields, caption = _main("json", rest), _main("txt", rest)
+        fields = _main("json", rest)
+        has_caption = "caption" in named or "caption" in self.columns
+        caption = None if has_caption else _main("txt", rest)
         images = [x for x in rest if x.rpartition(".")[2] in IMAGES]
         with self.files[part].open("rb") as tar:
-            content = {x: self._content(tar, x, members[x]) for x in (*named, *images)}
-            record = parse_json(self._content(tar, fields, members[fields])) if fields else {}
-            record |= {x: content[x] for x in named}
+            content = lambda extension: self._content(tar, extension, members[extension])
+            record = parse_json(content(fields)) if fields else {}
+            said: dict[str, Any] = {x: content(x) for x in named}
             if caption:
-                record["caption"] = self._content(tar, caption, members[caption])
-        if images:
-            shown = [content[x] for x in images]
+                said["caption"] = content(caption).decode()
+            shown = [content(x) for x in images]
+        unread = {x for x in rest if x not in (fields, caption, *images)}
+        unread |= {f"{x} of {fields}" for x in said if record.get(x, said[x]) != said[x]}
+        record |= said
+        if shown:
             record["image_list" if "instruction_list" in record else "image"] = shown
-        passed = {x for x in rest if x not in (fields, caption, *images)}
-        return {**dict.fromkeys(passed, UNREAD), **record}
+        return {**dict.fromkeys(unread, UNREAD), **record}
 
     def _content(self, tar: IO[bytes], extension: str, place: Place | str) -> bytes:
         if isinstance(place, str):
