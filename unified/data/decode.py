@@ -80,8 +80,10 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
         raise ValueError(f"a picture of {_size(image.height, image.width)} shows nothing")
     if image.mode[0] in "IF":
         return np.repeat(_to_grey(image)[..., None], 3, axis=-1)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
     step = max(1, BAND // image.width)
+    if image.height <= step:
+        return np.asarray(_on_white(image))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, step):
         band = image.crop((0, top, image.width, min(top + step, image.height)))
         pixels[top : top + step] = np.asarray(_on_white(band))
