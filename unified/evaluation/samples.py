@@ -42,9 +42,9 @@ def run(
     return metrics
 
 
-def readable(source: Source, count: int, model: Model | None = None) -> list[Example]:
-    """The first records of a source that training would take, by the `layout` and `tokenizer` of the
-    model where it has them; the bad ones before are logged."""
+def readable(source: Source, count: int, model: Any = None) -> list[Example]:
+    """The first records of a source that training would take, by the `layout` and `tokenizer` of
+    the model where it has them; the bad ones before are logged."""
     good: list[Example] = []
     check: Any = lambda record: record
     if hasattr(model, "layout") and hasattr(model, "tokenizer"):
