@@ -29,7 +29,7 @@ ALLOWED = {
     "unified.tokenizers": MODULES,
     "unified.backbone": MODULES,
     "unified.heads": MODULES,
-    "unified.data": {"unified.sequence", "unified.names"},
+    "unified.data": {"unified.sequence", "unified.message", "unified.names"},
     "unified.evaluation": {"unified.sequence", "unified.data", "unified.message"},
     "unified.generation": {"unified.sequence", "unified.processes"},
     "unified.interop": LEAVES,
@@ -44,6 +44,7 @@ ALLOWED = {
         "unified.data",
         "unified.generation",
         "unified.interop",
+        "unified.message",
         "unified.processes",
     },
     "unified.recipes": MODULES

@@ -3,10 +3,11 @@
 MOST = 800  # characters
 
 
-def one_line(message: object) -> str:
+def one_line(message: object, most: int = MOST) -> str:
     """The text of a message or an error: line breaks, control characters and halves of characters
-    escaped, the middle left out where it is long. Names and records of others stand in messages."""
+    escaped, the middle left out beyond `most` characters. Names and records of others stand in
+    messages."""
     text = str(message)
-    if len(text) > MOST:
-        text = f"{text[: MOST // 2]} ... {text[-MOST // 2 :]}"
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -103,11 +103,11 @@ ROWS = zlib.compress(bytes(range(200)))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"words", "^not a picture of a known format$"),
+        (b"words", "^not a picture of a known format"),
         (png(8, 8, chunk(b"IDAT", ROWS)[:30]), "truncated"),
         (png(8, 8, chunk(b"IDAT", ROWS[:30]) + b"garbled at will"), "broken PNG file"),
         (saved(np.ones((2, 2), np.float32), "tiff"), "floats does not say what is white"),
-        (png(20_000, 20_000, chunk(b"IDAT", b"")), "decompression bomb"),
+        (png(20_000, 20_000, chunk(b"IDAT", b"")), "more than max_pixels=64000000"),
     ],
     ids=["no picture", "cut", "garbled", "floats", "huge"],
 )

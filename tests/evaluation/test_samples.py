@@ -1,11 +1,14 @@
 """A model on data without scores: what is asked at once, and how it is shown."""
 
+import logging
 import re
+from types import SimpleNamespace
 
 import numpy as np
 
+from unified.data.sources import BadRecord
 from unified.evaluation import report, samples
-from unified.sequence import Example, Segment
+from unified.sequence import Example, Layout, Segment, TextLane
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 SEEN, TRUTH, DRAWN = PICTURES
@@ -63,3 +66,22 @@ def test_the_page_of_a_source_keeps_the_order_and_speaks_of_no_rates(tmp_path):
     labels = re.findall(r"(?:figcaption|dt)>([a-z]+)</", page)
     assert labels == ["picture", "prompt", "model", "truth", "prompt", "model", "truth"]
     assert "Rates in per cent" not in page and (tmp_path / report.SHEET).exists()
+
+
+def test_what_training_leaves_out_is_not_asked_and_is_told(caplog):
+    lane = TextLane("text", "und", "text", budget=12, losses=12)
+    model = Model()
+    model.layout = Layout((lane,), begin_text=0, end_text=1, begin_image=2, end_image=3)
+    model.tokenizer = SimpleNamespace(encode=lambda text: [ord(letter) for letter in text])
+    texts = ["short", "longer than a row", "fine"]
+    records = [
+        Example((Segment(text, "target"),), "text", f"a:{i}") for i, text in enumerate(texts)
+    ]
+    records.insert(0, BadRecord("a:bad", "cut"))
+    with caplog.at_level(logging.WARNING):
+        assert samples.readable(records, 9, model) == [records[1], records[3]]
+    assert caplog.messages == [
+        "bad record a:bad: cut",
+        "bad record a:1: larger than a row: needs text 19 (limit 12), text_losses 18 (limit 12); "
+        "raise the budget of its lanes",
+    ]

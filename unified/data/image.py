@@ -1,68 +1,18 @@
-"""Pictures on the host: decode to RGB, fit to a lane, cut into patches.
+"""Pictures on the host: decoded to RGB (`decode.py`), fit to a lane, cut into patches.
 
 `H W` pixels, `P` patches, `p` pixels a side of a patch. Pictures are uint8 `[H W 3]`.
 """
 
-import io
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from unified.data.decode import decode, to_rgb
 from unified.sequence import LatentLane, PatchLane
 
-# What a reader or decoder raises for bad bytes; anything else is a bug and stops the run.
-# Pillow raises SyntaxError for broken PNG chunks, ArrayRecord RuntimeError for what is cut.
-# ValueError includes JSON, UTF-8 and Arrow errors.
-BAD_DATA = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
-def decode(data: bytes) -> np.ndarray:
-    """Picture file -> uint8 `[H W 3]`, upright, transparency composited on white.
-
-    Raises ValueError for a damaged file, one that is not a picture, or one of a size that only an
-    attack would have (`PIL.Image.MAX_IMAGE_PIXELS`).
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
-        raise ValueError("not a picture of a known format") from None
-    except BAD_DATA as error:
-        raise ValueError(str(error)) from error
-
-
-def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    """Any Pillow picture or uint8 array (`[H W]`, `[H W 1]`, `[H W 3]`, `[H W 4]`) -> `[H W 3]`."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(f"a picture is uint8 [H W 3], not {image.dtype} {image.shape}")
-        if image.ndim == 3 and image.shape[-1] == 3:
-            return image
-        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    if image.mode == "F":
-        raise ValueError("a picture of floats does not say what is white: store 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+__all__ = ["decode", "fit_latent", "fit_patches", "nearest_aspect", "patch_grid", "to_rgb"]
 
 
 def patch_grid(height: int, width: int, lane: PatchLane) -> tuple[int, int]:

@@ -3,19 +3,23 @@
 import collections
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
+from unified.data import identity
 from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.mixture import drop_conditions, mixture
 from unified.data.packing import check
 from unified.data.rows import BadRecordsError, Prefetch, RowIterator, bad_records, merge_states
-from unified.data.sources import BadRecord, Source, open_split
+from unified.data.sources import BadRecord, Source, fingerprint, open_split
 from unified.data.workers import Workers
 from unified.sequence import Batch, Example, Layout
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline(Iterator[Batch]):
@@ -29,10 +33,11 @@ class Pipeline(Iterator[Batch]):
     against padding). threads read the examples, `prefetch` batches are made ahead; `workers`
     processes share the rows of endless input (0: this one makes them), for sources that keep Python
     busy, which then have to pickle. max_bad_records: bad records after which the run stops with a
-    BadRecordsError.
+    BadRecordsError. `names` are those of the sources, for messages.
 
     The state is a dict of integers and strings, exact for any prefetch. A process keeps the state
-    of its own rows; `merge_states` joins them, and any process starts from the joined one.
+    of its own rows; `merge_states` joins them, and any process starts from the joined one. What
+    the sources held is part of it: a source that has changed since is logged.
 
     Raises ValueError for a layout that cannot hold one picture, dropout of an unknown view, or a
     number out of its range; BadRecordsError for a source without a good record in endless input.
@@ -55,6 +60,7 @@ class Pipeline(Iterator[Batch]):
         prefetch: int = 2,
         workers: int = 0,
         max_bad_records: int = 100,
+        names: Sequence[str] | None = None,
     ):
         check(layout)
         _check_numbers(threads=(threads, 1), lookahead=(lookahead, 1))
@@ -62,7 +68,11 @@ class Pipeline(Iterator[Batch]):
         _check_numbers(max_bad_records=(max_bad_records, 0))
         if workers and num_examples is not None:
             raise ValueError("workers make endless input: leave out num_examples or workers")
-        make_spans = functools.partial(_expand, layout=layout, encode=encode)
+        make_spans = functools.partial(as_spans, layout=layout, encode=encode)
+        self._found = {
+            name: fingerprint(source)
+            for name, source in zip(names or map(str, range(len(sources))), sources, strict=True)
+        }
         if num_examples is None:
             examples = mixture(sources, weights, seed=seed)
             for source in sources if weights is None else itertools.compress(sources, weights):
@@ -102,15 +112,17 @@ class Pipeline(Iterator[Batch]):
 
     def get_state(self) -> dict[str, Any]:
         """The place in the data after the last batch that was handed out. Can be saved as JSON."""
-        return self._batches.get_state()
+        return {**self._batches.get_state(), "sources": self._found}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues as the pipeline would have that gave `state`."""
+        for change in identity.changes(state.get("sources", self._found), self._found):
+            log.warning("%s", change)
         self._batches.set_state(state)
         self._clear()
 
     def merge_states(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return merge_states(states)
+        return {**states[0], **merge_states(states)}
 
     def metrics(self) -> dict[str, float]:
         """Since the last call: share of slots filled, overall (`fill`) and by lane, and examples a
@@ -173,6 +185,7 @@ def configured(
         prefetch=data["prefetch"],
         workers=data.get("workers", 0) if split == "train" else 0,
         max_bad_records=data["max_bad_records"],
+        names=list(data[split]) if task is None else [task],
     )
 
 
@@ -208,7 +221,7 @@ def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:
     return functools.partial(drop_conditions, rates=dict(dropout), views=layout.views)
 
 
-def _expand(example: Example | BadRecord, *, layout: Layout, encode: Encode) -> Spans | BadRecord:
+def as_spans(example: Example | BadRecord, *, layout: Layout, encode: Encode) -> Spans | BadRecord:
     """An example that no row can hold is a bad record too: refused, with its size in the reason."""
     if isinstance(example, BadRecord):
         return example

@@ -6,60 +6,54 @@ The fields that are there say what it is:
   or a list): marks `<image>` in the text place the pictures; what gpt says or shows is the target.
 - `image_list` and `instruction_list`: the edit that leads from each picture to the next.
 - `image` and `caption` or `captions`: text to image, or captioning with `task="caption"`.
+  `file_name` (Hugging Face's `metadata.jsonl`) is the path of an `image`, and `text` its caption.
 - `text`: text only.
 
-A picture is the bytes of an image file, base64 of them, a uint8 array, or a dict with `bytes`. For
-a caption or an instruction a list or dict of alternatives may stand (`captions` also as JSON), of
-which `variant` chooses one. A field that is None is not there: a table has every column in every
-row. A record that has nothing to learn (an empty text or caption, no answer) is refused.
+A picture is what `picture.py` reads. For a caption or an instruction a list or dict of alternatives
+may stand (`captions` also as JSON), of which `variant` chooses one. A field that is None is not
+there, nor one that is a dict of None: a table has every column in every row. A record that has
+nothing to learn (an empty text or caption, no answer) is refused, and so is text that is no
+Unicode.
 """
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from unified.data import image as pictures
 from unified.sequence import Example, Role, Segment
 
-FIELDS = (
-    "conversations",
-    "image",
-    "caption",
-    "captions",
-    "image_list",
-    "instruction_list",
-    "text",
+# What is read of a record; it is of the first kind whose first field it has.
+KINDS = (
+    ("conversations", "image"),
+    ("image_list", "instruction_list"),
+    ("image", "captions", "caption"),
+    ("text",),
 )
+FIELDS = (*dict.fromkeys(field for kind in KINDS for field in kind), "file_name")
 MARK = "<image>"
 READ, EDIT = ("vit",), ("vae", "vit")  # views of a picture that is understood, that is edited
 
 
-def picture(value: Any) -> np.ndarray:
-    """uint8 `[H W 3]` from any of the forms above."""
-    if isinstance(value, Mapping):  # the picture struct of Hugging Face parquet files
-        value = _field(value, "bytes", "a picture")
-    if isinstance(value, str):
-        value = _from_base64(value)
-    if isinstance(value, np.ndarray):
-        return pictures.to_rgb(value)
-    if isinstance(value, bytes):
-        return pictures.decode(value)
-    raise TypeError(f"a picture is bytes, base64 or an array, not {type(value).__name__}")
+def unread(record: Mapping[str, Any]) -> set[str]:
+    """The fields of a record that make no part of its example."""
+    fields = _present(record)
+    used = set(next((kind for kind in KINDS if kind[0] in fields), ()))
+    return fields.keys() - (used - {"caption"} if "captions" in fields else used)
 
 
 def to_example(
     record: Mapping[str, Any],
     *,
     origin: str,
+    picture: Callable[[Any], np.ndarray],
     task: str = "",
     variant: int = 0,
-    picture: Callable[[Any], np.ndarray] = picture,
 ) -> Example:
-    """Raises TypeError, ValueError or OSError, saying what is wrong with the record."""
-    record = {field: value for field, value in record.items() if value is not None}
+    """`picture` gives the pixels of what a record holds for one. Raises TypeError, ValueError or
+    OSError, saying what is wrong with the record."""
+    record = _present(record)
     if "conversations" in record:
         images = [picture(value) for value in as_list(record.get("image", ()))]
         segments = conversation(record["conversations"], images)
@@ -128,15 +122,38 @@ def as_fields(value: Any) -> dict[str, Any]:
     return value
 
 
+def parse_json(line: bytes) -> dict[str, Any]:
+    """A record in UTF-8. Raises TypeError or ValueError, also where a field is named twice."""
+    return as_fields(json.loads(line.decode("utf-8-sig"), object_pairs_hook=_once))
+
+
 def as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise ValueError(f"a picture that is a string is base64, not {text[:40]!r}") from error
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"named twice: {sorted({n for n in names if names.count(n) > 1})}")
+    return fields
+
+
+def _is_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(part is None for part in value.values())
+    return value is None
+
+
+def _present(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are there; `file_name` as the path of an image, text beside it as caption."""
+    record = {field: value for field, value in record.items() if not _is_null(value)}
+    if "file_name" not in record or "image" in record or "image_list" in record:
+        return record
+    record["image"] = {"path": record.pop("file_name")}
+    if "text" in record and not record.keys() & {"conversations", "caption", "captions"}:
+        record["caption"] = record.pop("text")
+    return record
 
 
 def _caption(record: Mapping[str, Any], variant: int) -> str:
@@ -150,7 +167,7 @@ def _choose(texts: Any, variant: int) -> str:
     """Of several alternatives, the one of this variant."""
     if isinstance(texts, Mapping):
         texts = list(texts.values())
-    texts = as_list(texts)
+    texts = [text for text in as_list(texts) if text is not None]
     if not texts:
         raise ValueError("no text among the alternatives")
     return _said(texts[variant % len(texts)])
@@ -175,6 +192,11 @@ def _string(value: Any) -> str:
         value = value.decode()
     if not isinstance(value, str):
         raise TypeError(f"text is a string, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        wrong = value[error.start : error.end]
+        raise ValueError(f"text that is not valid Unicode: take out {wrong!r}") from None
     return value
 
 

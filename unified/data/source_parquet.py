@@ -3,17 +3,20 @@
 import functools
 import itertools
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unified.data.files import find_files, opened
 from unified.data.record import FIELDS
-from unified.data.sources import RecordSource, find_files, opened
+from unified.data.sources import UNREAD, RecordSource
+
+BATCH = 1024  # rows that are unpacked at a time
+FREE, EXPANSION = 2**28, 20  # bytes in memory that a group may have, and more for each of the file
 
 
 class ParquetSource(RecordSource):
@@ -25,9 +28,10 @@ class ParquetSource(RecordSource):
 
     def __init__(self, path, *, cached_groups: int = 32, **options):
         super().__init__(**options)
-        files = find_files(path, [".parquet"])
-        self.groups = [group for file in files for group in opened(file, _groups)]
-        self._ends = list(itertools.accumulate(rows for _, _, _, rows in self.groups))
+        self.files = find_files(path, [".parquet"])
+        sizes = [opened(file, _group_sizes) for file in self.files]
+        self.group_ends = [list(itertools.accumulate(each)) for each in sizes]  # in their file
+        self.parts = list(zip(self.files, map(sum, sizes), strict=True))
         self.cached_groups = cached_groups
         self._cache()
 
@@ -43,45 +47,50 @@ class ParquetSource(RecordSource):
         self._cache()
 
     @property
-    def num_records(self) -> int:
-        return self._ends[-1] if self.groups else 0
-
-    @property
     def group_sizes(self) -> list[int]:
         """Examples of each row group, in the order of the source."""
-        ends = np.clip(self._ends, self.kept.start, self.kept.stop)
-        sizes = np.diff(ends, prepend=self.kept.start)
-        return [int(n) for n in sizes if n] * self.variants
+        files = zip([0, *self.ends], self.group_ends, strict=False)
+        ends = [first + end for first, ends in files for end in ends]
+        kept = [bisect_left(self.kept, end) for end in ends]
+        return [b - a for a, b in itertools.pairwise([0, *kept]) if b > a] * self.variants
 
-    def origin(self, row: int) -> str:
-        group, row = self._place(row)
-        file, _, first, _ = self.groups[group]
-        return f"{file}:{first + row}"
-
-    def read(self, row: int) -> Mapping[str, Any]:
-        group, row = self._place(row)
+    def read(self, part: int, row: int) -> Mapping[str, Any]:
+        group = bisect_right(self.group_ends[part], row)
+        first = self.group_ends[part][group - 1] if group else 0
         with self._lock:
-            table = self._group(group)
-        return table.slice(row, 1).to_pylist()[0]
+            found = self._group(part, group)
+        if isinstance(found, str):
+            raise ValueError(found)
+        table, passed = found
+        record = table.slice(row - first, 1).to_pylist()[0] if table.num_columns else {}
+        return {**dict.fromkeys(passed, UNREAD), **record}
 
-    def _place(self, row: int) -> tuple[int, int]:
-        """Group of a row, and its place in the group."""
-        group = bisect_right(self._ends, row)
-        return group, row - (self._ends[group - 1] if group else 0)
-
-    def _read_group(self, index: int) -> pa.Table:
-        file, group, _, _ = self.groups[index]
+    def _read_group(self, part: int, group: int) -> tuple[pa.Table, list[str]] | str:
+        """The columns that a record can use, and the names of the others; or what is wrong."""
         wanted = {self.columns.get(field, field) for field in FIELDS}
-        with pq.ParquetFile(file) as parquet:
-            columns = [name for name in parquet.schema_arrow.names if name in wanted]
-            return parquet.read_row_group(group, columns=columns)
+        try:
+            with pq.ParquetFile(self.files[part]) as parquet:
+                names = parquet.schema_arrow.names
+                used = [name for name in names if name in wanted]
+                limit = FREE + EXPANSION * self.files[part].stat().st_size
+                table = _unpacked(parquet, group, used, limit)
+            return table, [name for name in names if name not in wanted]
+        except Exception as error:  # kept: each row of the group would find it again
+            return f"row group {group}: {type(error).__name__}: {error}"
 
 
-def _groups(file: Path) -> list[tuple[Path, int, int, int]]:
-    """(file, number of the group, its first row in the file, its rows)."""
+def _unpacked(parquet: pq.ParquetFile, group: int, columns: list[str], limit: int) -> pa.Table:
+    """Raises ValueError where a few bytes of the file say so much that memory would end."""
+    size, batches = 0, []
+    for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=columns):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+    return pa.Table.from_batches(batches) if columns else pa.table({})
+
+
+def _group_sizes(file: Path) -> list[int]:
+    """Rows of each group."""
     metadata = pq.read_metadata(file)
-    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    firsts = itertools.accumulate(rows, initial=0)
-    return [
-        (file, group, first, n) for group, (first, n) in enumerate(zip(firsts, rows, strict=False))
-    ]
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

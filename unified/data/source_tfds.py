@@ -1,9 +1,11 @@
 """TensorFlow Datasets prepared as ArrayRecord, read without TensorFlow."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from unified.data.sources import RecordSource, opened
+from unified.data.files import opened
+from unified.data.sources import RecordSource
 
 
 class TfdsSource(RecordSource):
@@ -17,22 +19,18 @@ class TfdsSource(RecordSource):
         import tensorflow_datasets as tfds  # takes a second to import
 
         super().__init__(**options)
-        self.path, self.split, self.prompt = path, split, prompt
+        self.prompt = prompt
         builder = opened(path, tfds.builder_from_directory)
-        self.examples = builder.as_data_source(split=split)
         features = builder.info.features
-        self.name = getattr(features["label"], "int2str", str) if "label" in features else str
+        pictures = [name for name, x in features.items() if isinstance(x, tfds.features.Image)]
+        as_files = dict.fromkeys(pictures, tfds.decode.SkipDecoding())  # `decode.py` opens them
+        self.examples = builder.as_data_source(split=split, decoders=as_files)
+        self.name_of = getattr(features["label"], "int2str", str) if "label" in features else str
+        self.parts = [(Path(path) / split, len(self.examples))]
 
-    @property
-    def num_records(self) -> int:
-        return len(self.examples)
-
-    def origin(self, row: int) -> str:
-        return f"{self.path}/{self.split}:{row}"
-
-    def read(self, row: int) -> Mapping[str, Any]:
+    def read(self, part: int, row: int) -> Mapping[str, Any]:
         example = dict(self.examples[row])
         has_text = self.columns.keys() & {"caption", "captions"} or "caption" in example
         if "label" in example and not has_text:
-            example["caption"] = self.prompt.format(self.name(int(example["label"])))
+            example["caption"] = self.prompt.format(self.name_of(int(example.pop("label"))))
         return example

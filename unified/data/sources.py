@@ -5,21 +5,25 @@
 
 import abc
 import dataclasses
-import glob
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import itertools
+import logging
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
 from unified import names
-from unified.data import record
-from unified.data.image import BAD_DATA
+from unified.data import identity, record
+from unified.data.decode import MAX_PIXELS
+from unified.data.files import check_within
+from unified.data.picture import Pictures
+from unified.message import one_line
 from unified.sequence import Example
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 FORMATS = {
     "jsonl": "unified.data.source_jsonl:JsonlSource",
@@ -28,6 +32,8 @@ FORMATS = {
     "array_record": "unified.data.source_array_record:ArrayRecordSource",
     "tfds": "unified.data.source_tfds:TfdsSource",
 }
+LOOKED_AT = 8  # records, for fields that nobody reads
+UNREAD = ...  # what a reader gives for a field of a record that it does not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +56,17 @@ class RecordSource(abc.ABC):
 
     `task` is the name given to the examples, `columns` renames fields (`{"image": "jpg"}`: the
     field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
-    each with the next of the alternative texts, `rows` keeps a range (start, stop) of the records;
-    a fraction is a share of them, rounded up. Raises ValueError for an option out of its range.
+    each with the next of the alternative texts, `rows` keeps a part (start, stop) of the records:
+    whole numbers count them, fractions are shares of them that stay as they are when records are
+    added (`identity.py`). Paths of pictures start at `image_root` (default: the folder of the file
+    that names them), and no file may lie outside of the folder `within`, if one is named. A picture
+    has at most `max_pixels` pixels, a record and a file 8 bytes for each.
+
+    A subclass sets `parts`: the files, each with the number of its records, in order. Raises
+    ValueError for an option out of its range.
     """
+
+    parts: Sequence[identity.Part]
 
     def __init__(
         self,
@@ -61,39 +75,87 @@ class RecordSource(abc.ABC):
         columns: Mapping[str, str] | None = None,
         variants: int = 1,
         rows: Sequence[int | float | None] = (None, None),
+        image_root: str | None = None,
+        within: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         if variants < 1:
             raise ValueError(f"variants={variants}: an epoch is at least 1 pass over the records")
         if unknown := set(columns or {}) - set(record.FIELDS):
             raise ValueError(f"columns of {sorted(unknown)}: the fields are {record.FIELDS}")
-        if len(rows) != 2 or any(isinstance(row, float) and not 0 <= row <= 1 for row in rows):
+        self.by_share = any(isinstance(row, float) for row in rows)
+        if len(rows) != 2 or (self.by_share and not all(0 <= (row or 0) <= 1 for row in rows)):
             raise ValueError(f"rows={rows}: give (start, stop), fractions from 0.0 to 1.0")
         self.task, self.columns, self.variants = task, dict(columns or {}), variants
-        self.rows = tuple(rows)
+        self.rows: tuple[Any, ...] = tuple(rows)
+        self.image_root = image_root
+        self.pictures = Pictures(max_pixels, within)
+
+    @abc.abstractmethod
+    def read(self, part: int, row: int) -> Mapping[str, Any]:
+        """The record of a row, counted from 0, of a part; may raise any Exception. `UNREAD` stands
+        for a field that is passed over."""
+
+    def name(self, part: int, row: int) -> str:
+        """The record within its file, for messages."""
+        return str(row)
+
+    @functools.cached_property
+    def ends(self) -> list[int]:
+        """The number of records up to the end of each part."""
+        return list(itertools.accumulate(num for _, num in self.parts))
 
     @property
-    @abc.abstractmethod
     def num_records(self) -> int:
         """How many records the files hold."""
+        return self.ends[-1] if self.ends else 0
 
-    @abc.abstractmethod
-    def origin(self, row: int) -> str:
-        """File and row, for messages."""
-
-    @abc.abstractmethod
-    def read(self, row: int) -> Mapping[str, Any]:
-        """The record; may raise what `BAD_DATA` lists."""
-
-    def picture(self, value: Any, row: int) -> np.ndarray:
-        """Pixels of a picture field of a record."""
-        return record.picture(value)
-
-    @property
-    def kept(self) -> range:
+    @functools.cached_property
+    def kept(self) -> Sequence[int] | np.ndarray:
         """The records that `rows` keeps."""
-        n = self.num_records
-        place = lambda row: math.ceil(row * n) if isinstance(row, float) else row
-        return range(n)[slice(*map(place, self.rows))]
+        if self.by_share:
+            return identity.kept(self.parts, *self.rows)
+        return range(self.num_records)[slice(*self.rows)]
+
+    def fingerprint(self) -> identity.Fingerprint:
+        return identity.fingerprint(self.parts)
+
+    def place(self, record: int) -> tuple[int, int]:
+        """Part and row of a record."""
+        part = bisect_right(self.ends, record)
+        return part, record - (self.ends[part - 1] if part else 0)
+
+    def fields(self, part: int, row: int) -> dict[str, Any]:
+        """The record under the names of `record.py`."""
+        found = dict(self.read(part, row))
+        for field, column in self.columns.items():
+            if column not in found:
+                raise ValueError(f"no column {column!r} for {field!r}, only {sorted(found)}")
+        renamed = {field: found[column] for field, column in self.columns.items()}
+        rest = {name: x for name, x in found.items() if name not in self.columns.values()}
+        return rest | renamed
+
+    def picture(self, value: Any, part: int) -> np.ndarray:
+        """Pixels of a picture field of a record."""
+        return self.pictures(value, Path(self.image_root or self.parts[part][0].parent))
+
+    def check(self, quiet: bool) -> None:
+        """Raises ValueError for a file outside of `within`; logs fields that nobody reads."""
+        for file, _ in self.parts:
+            if self.pictures.within is not None:
+                check_within(file, self.pictures.within)
+        if not quiet and (names := self.unread()):
+            log.warning("%s: fields that are not read: %s", self.parts[0][0], ", ".join(names))
+
+    def unread(self) -> list[str]:
+        """Fields of the first records that make no part of an example."""
+        found: set[str] = set()
+        for number in self.kept[:LOOKED_AT]:
+            try:
+                found |= record.unread(self.fields(*self.place(int(number))))
+            except Exception:  # a bad record, which is told where it is met
+                continue
+        return sorted(map(one_line, found))
 
     def __len__(self) -> int:
         return len(self.kept) * self.variants
@@ -101,28 +163,27 @@ class RecordSource(abc.ABC):
     def __getitem__(self, index: int) -> Example | BadRecord:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        variant, place = divmod(index, len(self.kept))
-        row = self.kept[place]
-        origin = self.origin(row)
+        variant, number = divmod(index, len(self.kept))
+        part, row = self.place(int(self.kept[number]))
+        origin = one_line(f"{self.parts[part][0]}:{self.name(part, row)}", 5000)
         try:
-            fields = dict(self.read(row))
-            for field, column in self.columns.items():
-                if column not in fields:
-                    raise ValueError(f"no column {column!r} for {field!r}, only {sorted(fields)}")
-                fields[field] = fields.pop(column)
-            picture = lambda value: self.picture(value, row)
             return record.to_example(
-                fields, origin=origin, task=self.task, variant=variant, picture=picture
+                self.fields(part, row),
+                origin=origin,
+                task=self.task,
+                variant=variant,
+                picture=lambda value: self.picture(value, part),
             )
-        except BAD_DATA as error:
-            return BadRecord(origin, f"{type(error).__name__}: {error}")
+        except Exception as error:  # the one border: readers and decoders raise what they like
+            return BadRecord(origin, one_line(f"{type(error).__name__}: {error}"))
 
 
-def open_source(spec: Mapping[str, Any]) -> Source:
+def open_source(spec: Mapping[str, Any], *, quiet: bool = False) -> Source:
     """`{"format": name or "module:Class", **arguments}` -> source.
 
-    Raises ValueError for an unknown format, an argument the source does not take, whatever else
-    goes wrong in opening it, or no records.
+    Fields of its records that make no part of an example are logged, unless `quiet`. Raises
+    ValueError for an unknown format, an argument the source does not take, whatever else goes wrong
+    in opening it, or no records.
     """
     arguments = dict(spec)
     name = arguments.pop("format", "")
@@ -132,6 +193,8 @@ def open_source(spec: Mapping[str, Any]) -> Source:
     try:
         source = names.find("format", path)(**arguments)
         size = len(source)
+        if isinstance(source, RecordSource):
+            source.check(quiet)
     except Exception as error:  # each reader raises its own kinds
         raise ValueError(f"source {name!r}: {error}") from error
     if not size:
@@ -139,6 +202,12 @@ def open_source(spec: Mapping[str, Any]) -> Source:
         left = f"; of the {found} in the files, rows={rows} leaves none" if found else ""
         raise ValueError(f"source {name!r} with {arguments} has no records{left}")
     return source
+
+
+def fingerprint(source: Source) -> identity.Fingerprint:
+    """What a source holds, cheap to make: at least the number of its records."""
+    made = getattr(source, "fingerprint", None)
+    return made() if made else {"records": len(source)}
 
 
 def open_split(
@@ -153,34 +222,5 @@ def open_split(
         raise ValueError(f"no source {task!r} in config.data.{split}: {sorted(specs)}")
     chosen = [specs[name] for name in (specs if task is None else [task])]
     weights = [float(spec.pop("weight", 1.0)) for spec in chosen]
-    return [open_source(spec) for spec in chosen], weights
-
-
-def opened(path: str | Path, open: Callable[[Any], T]) -> T:
-    """What `open(path)` gives. Raises ValueError, naming the path, whatever the reader raises."""
-    try:
-        return open(path)
-    except Exception as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def find_files(path: str | Path | Sequence[str], suffixes: Sequence[str]) -> list[Path]:
-    """Files of a folder (all levels), a file, a glob (`**`: all levels) or a list of these, sorted.
-
-    Of a folder those whose names end in a suffix, or in one and the number of the shard:
-    `x.parquet-00000-of-00004`. Hidden files and folders are left out, and so are backups, as
-    `x.jsonl.bak`. Raises FileNotFoundError if there are none.
-    """
-    if not isinstance(path, (str, Path)):
-        return [file for one in path for file in find_files(one, suffixes)]
-    path = Path(path)
-    if path.is_dir():
-        ends = re.compile(rf"({'|'.join(map(re.escape, suffixes))})(-\d+-of-\d+)?$")
-        found = glob.glob(f"{glob.escape(str(path))}/**", recursive=True)
-        found = [name for name in found if ends.search(name)]
-    else:
-        found = [str(path)] if path.exists() else glob.glob(str(path), recursive=True)
-    files = sorted(file for file in map(Path, found) if file.is_file())
-    if not files:
-        raise FileNotFoundError(f"no {' or '.join(suffixes)} files at {path}")
-    return files
+    quiet = split != "train"  # often the same files
+    return [open_source(spec, quiet=quiet) for spec in chosen], weights

@@ -1,16 +1,21 @@
 """What a model makes of examples of any data: no scores, but each beside its truth."""
 
+import functools
 import itertools
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified.data.pipeline import as_spans
 from unified.data.sources import BadRecord, Source, open_source
 from unified.evaluation import report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.emoji import Model
 from unified.evaluation.metric import Metrics
 from unified.sequence import Example, Segment
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -29,7 +34,7 @@ def run(
     sections: list[Section] = []
     metrics: Metrics = dict(extra or {})
     for name, spec in sources.items():
-        known = readable(open_source(spec), examples)
+        known = readable(open_source(spec), examples, model)
         cards = ask(model, known, seed)
         sections.append(Section(name, tuple(cards)))
         metrics[f"{name}/examples"] = float(len(cards))
@@ -37,11 +42,23 @@ def run(
     return metrics
 
 
-def readable(source: Source, count: int) -> list[Example]:
-    """The first good records of a source."""
-    records = (source[i] for i in range(len(source)))
-    good = (r for r in records if not isinstance(r, BadRecord) and has_target(r))
-    return list(itertools.islice(good, count))
+def readable(source: Source, count: int, model: Any = None) -> list[Example]:
+    """The first records of a source that training would take, by the `layout` and `tokenizer` of
+    the model where it has them; the bad ones before are logged."""
+    good: list[Example] = []
+    check: Any = lambda record: record
+    if hasattr(model, "layout") and hasattr(model, "tokenizer"):
+        row = {"layout": model.layout, "encode": model.tokenizer.encode}
+        check = functools.partial(as_spans, **row)
+    for record in map(source.__getitem__, range(len(source))):
+        found = check(record)
+        if isinstance(found, BadRecord):
+            log.warning("bad record %s: %s", found.origin, found.reason)
+        elif isinstance(record, Example) and has_target(record):
+            good.append(record)
+        if len(good) == count:
+            break
+    return good
 
 
 def has_target(example: Example) -> bool:

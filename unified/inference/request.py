@@ -12,8 +12,10 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from unified.data.image import decode, to_rgb
+from unified.data.decode import MAX_PIXELS, decode, max_bytes, to_rgb
+from unified.data.files import read_file
 from unified.inference.context import Request
+from unified.message import one_line
 from unified.sequence import Segment
 
 Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
@@ -21,22 +23,28 @@ Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
 LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
 
 
-def read_picture(picture: Picture) -> np.ndarray:
-    """uint8 `[H W 3]`. Raises FileNotFoundError, or ValueError for what is no picture."""
+def read_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 `[H W 3]`; a file may have `max_pixels` pixels and is a regular one, or in a bucket
+    (`gs://`, `s3://`). Raises OSError, or ValueError for what is no picture."""
     if isinstance(picture, str | os.PathLike):
-        data = epath.Path(picture).read_bytes()
+        name = os.fspath(picture)
+        if name.startswith(("gs://", "s3://")):
+            data = epath.Path(name).read_bytes()
+        else:
+            data = read_file(name, max_bytes(max_pixels))
         try:
-            return decode(data)
+            return decode(data, max_pixels)
         except ValueError as error:
-            raise ValueError(
-                f"{os.fspath(picture)!r} is not a readable picture: {error}"
-            ) from error
+            raise ValueError(one_line(f"{name!r} is not a readable picture: {error}")) from error
     if not isinstance(picture, Image.Image | np.ndarray):
-        raise ValueError(f"a picture is a file, a Pillow picture or uint8 [H W 3], not {picture!r}")
-    pixels = to_rgb(picture)
-    if not pixels.size:
-        raise ValueError(f"a picture of {pixels.shape[0]} x {pixels.shape[1]} pixels shows nothing")
-    return pixels
+        given = one_line(repr(picture), 80)
+        raise ValueError(f"a picture is a file, a Pillow picture or uint8 [H W 3], not {given}")
+    try:
+        return to_rgb(picture)
+    except ValueError:
+        raise
+    except Exception as error:  # of a Pillow picture that is read from its file only now
+        raise ValueError(one_line(f"a picture that cannot be read: {error}")) from error
 
 
 def read_text(text: str) -> Segment:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from unified.data.image import fit_latent
 from unified.data.pipeline import Pipeline, configured
-from unified.data.sources import FORMATS, BadRecord, Source, open_source
+from unified.data.sources import FORMATS, BadRecord, Source, fingerprint, open_source
 from unified.evaluation import metric, report
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
@@ -161,6 +161,9 @@ class OnePicture:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(self.source)
 
     def __getitem__(self, index: int) -> Example | BadRecord:
         example = self.source[index]

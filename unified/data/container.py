@@ -1,0 +1,95 @@
+"""Picture files without what their pixels do not need: profiles, texts, previews, further frames.
+
+A decoder reads all of a file before it gives a pixel, and refuses good pixels for metadata that is
+large or damaged, or takes seconds for a chain of ten thousand empty frames. `pixels_only` keeps the
+parts that make up the first picture, and the orientation. What is not understood stays as it is:
+the decoder says what is wrong with it.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # the order of bytes
+EXIF = b"Exif\0\0"
+MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # that is no part of compressed pixels
+MAX_SCANS = 100  # of a JPEG, each of which visits every pixel; encoders write about ten
+MAX_VALUES = 2**20  # of a TIFF tag: strips of the picture, colours
+PIXEL_TAGS = {
+    *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320),
+    *(322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), *range(529, 533), 50674),
+}
+ORIENTATION = 274
+
+
+def pixels_only(data: bytes) -> bytes:
+    """Raises ValueError for a file that is made to take long."""
+    if data.startswith(PNG):
+        return PNG + b"".join(_png(data))
+    if data.startswith(JPEG):
+        return b"\xff\xd8" + b"".join(_jpeg(data))
+    if data[:4] in TIFF:
+        try:
+            return _tiff(data, TIFF[data[:4]], wide=b"+" in data[:4])
+        except struct.error:
+            return data
+    return data
+
+
+def _png(data: bytes) -> Iterator[bytes]:
+    """Chunks that a decoder must know (in capitals), transparency and, where small, EXIF."""
+    at = len(PNG)
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + size
+        if not kind.isalpha() or end > len(data):
+            yield data[at:]
+            return
+        if not kind[0] & 0x20 or kind == b"tRNS" or (kind == b"eXIf" and size < 2**16):
+            yield data[at:end]
+        at = end
+
+
+def _jpeg(data: bytes) -> Iterator[bytes]:
+    """Segments up to the pixels without those of applications, but for JFIF, EXIF and Adobe."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        kind, size = struct.unpack_from(">xBH", data, at)
+        if kind == 0xFF or 0xD0 <= kind <= 0xD9 or kind == 0x01:  # filling, or a mark without size
+            size = -1 if kind == 0xFF else 0
+        kept = not (0xE0 <= kind <= 0xEF or kind == 0xFE) or kind in (0xE0, 0xEE)
+        if kept or (kind == 0xE1 and data.startswith(EXIF, at + 4)):
+            yield data[at : at + 2 + size]
+        at += 2 + size
+    _check_scans(data, at)
+    yield data[at:]
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """Counts the scans from the first one to the end of the picture: what follows is not read."""
+    scans = 0
+    while (mark := MARKER.search(data, at)) and mark[0] != b"\xff\xd9":
+        scans += mark[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
+
+
+def _tiff(data: bytes, order: str, wide: bool) -> bytes:
+    """The first directory with the tags that pixels need, and no next one."""
+    first, count, entry = ("8xQ", "Q", "HHQ8s") if wide else ("4xI", "H", "HHI4s")
+    (at,) = struct.unpack_from(order + first, data)
+    (num,) = struct.unpack_from(order + count, data, at)
+    start, size = at + struct.calcsize(order + count), struct.calcsize(order + entry)
+    kept = []
+    for i in range(num):
+        tag, _, values, _ = struct.unpack_from(order + entry, data, start + i * size)
+        if tag in PIXEL_TAGS and (tag != ORIENTATION or values == 1):
+            if values > MAX_VALUES:
+                raise ValueError(f"{values} values of TIFF tag {tag}")
+            kept.append(data[start + i * size : start + (i + 1) * size])
+    directory = struct.pack(order + count, len(kept)) + b"".join(kept)
+    directory += bytes(struct.calcsize(first[-1]))  # there is no next one
+    return data[:at] + directory + data[at + len(directory) :]

@@ -1,0 +1,72 @@
+"""What a data set is: which of its records a fraction keeps, and whether it has changed.
+
+A record is known by the name of its file and its number in it, wherever the files lie: so it stays
+on its side of a split when files grow, others are added, or all are moved.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Part = tuple[Path, int]  # a file and the number of its records
+Fingerprint = dict[str, Any]
+
+# Steps of the golden ratio spread the records of a file evenly over the unit interval, whatever
+# their number: of any n that follow on one another, about f n lie in an interval of length f.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def kept(
+    parts: Sequence[Part], start: float | None, stop: float | None
+) -> Sequence[int] | np.ndarray:
+    """The records with a place from `start` to `stop`, of which the foremost is moved to 0, so that
+    every share from 0 has one. Where a record is added that comes before it, it moves back: one may
+    leave such a share, but none except new ones enter it."""
+    place = places(parts)
+    if len(place):
+        place[np.argmin(place)] = 0.0
+    chosen = place >= (start or 0.0)
+    if stop is not None and stop < 1:
+        chosen &= place < stop
+    return np.flatnonzero(chosen)
+
+
+def places(parts: Sequence[Part]) -> np.ndarray:
+    """A number in [0, 1) for each record, float64 `[n]`, from its file's name and its number."""
+    each = [np.zeros(0, np.uint64)]
+    for file, num in parts:
+        digest = hashlib.blake2b(os.fsencode(file.name), digest_size=8).digest()
+        first = np.uint64(int.from_bytes(digest, "little"))
+        each.append(first + np.arange(num, dtype=np.uint64) * GOLDEN)
+    return (np.concatenate(each) >> np.uint64(11)) * 2.0**-53
+
+
+def fingerprint(parts: Sequence[Part]) -> Fingerprint:
+    """Cheap to make and to keep: counts, and a digest of the names and sizes of the files."""
+    sizes = [file.stat().st_size if file.is_file() else 0 for file, _ in parts]
+    digest = hashlib.blake2b(digest_size=8)
+    for (file, num), size in zip(parts, sizes, strict=True):
+        digest.update(b"%s\0%d\0%d\0" % (os.fsencode(file.name), num, size))
+    num_records = sum(num for _, num in parts)
+    counts = {"records": num_records, "files": len(parts), "bytes": sum(sizes)}
+    return {**counts, "digest": digest.hexdigest()}
+
+
+def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Iterator[str]:
+    """A line for each source, by name, that is not what it was."""
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if old is None or new is None:
+            yield f"source {name}: {'is new' if old is None else 'is no longer there'}"
+        elif old != new:
+            counts = [what for what in new if what != "digest" and old.get(what) != new[what]]
+            how = ", ".join(f"{what} from {old.get(what)} to {new[what]}" for what in counts)
+            how = how or "names or sizes of files"
+            yield (
+                f"source {name} has changed since the run was saved ({how}): the order of its "
+                "examples is another from here on"
+            )
