@@ -62,3 +62,17 @@ def assemble(params: Params, config: Mapping[str, Any], path: PathLike = "") -> 
     model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     return nnx.merge(graph, release.merge(nnx.to_pure_dict(shapes), params, path))
+
+
+def started(config: Mapping[str, Any], params: Params) -> Params:
+    """The weights that the training of `config` began with, in the structure of `params`: those of
+    the releases in `config.load`, at their places.
+
+    Raises ValueError for every parameter that these do not give.
+    """
+    found: dict[str, Any] = {}
+    for place, folder in config.get("load", {}).items():
+        above = [*filter(None, place.split("/"))]
+        part = release.flatten(release.load(folder)[0])
+        found |= {"/".join([*above, name]): leaf for name, leaf in part.items()}
+    return release.merge(params, release.unflatten(found), "config.load")

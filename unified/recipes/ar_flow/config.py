@@ -246,13 +246,15 @@ def tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def check(config: Mapping[str, Any]) -> None:
     """Raises ValueError for a mistake in what is not needed before the end of a run: `benchmark`,
-    whose options are those of `run` of its module."""
+    whose options are those of `run` of its module, and what a `check` of that module asks of the
+    config."""
     if "benchmark" not in config:
         raise ValueError("config lacks benchmark: name a module, as of unified.evaluation")
     options = dict(config["benchmark"])
     name = options.pop("module", None)
     try:
-        run = importlib.import_module(name).run
+        module = importlib.import_module(name)
+        run = module.run
     except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise ValueError(
             f"config.benchmark.module={name!r} must be a module with a function `run`: {error}"
@@ -264,6 +266,8 @@ def check(config: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option.startswith("examples") and (not isinstance(value, int) or value < 1):
             raise ValueError(f"config.benchmark.{option}={value!r} must be at least 1")
+    if hasattr(module, "check"):
+        module.check(config)
 
 
 def drawing(config: Mapping[str, Any]) -> Drawing:
