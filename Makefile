@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test parity lint clean
+.PHONY: train finetune test parity lint clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/emoji.py --workdir runs/emoji
+
+# Teaches the model that ships something new; see docs/finetune.md for pictures of your own.
+finetune: $(VENV)/.installed
+	$(BIN)/python train.py --config configs/finetune.py --workdir runs/finetune
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto -m "not parity and not gpu"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from unified.data.files import find_files, one_line, read_file
+from unified.data.files import find_files, read_file
 
 
 def put(folder, *names):
@@ -83,8 +83,3 @@ def test_only_regular_files_of_a_size_are_read(tmp_path):
 def test_what_is_on_the_network_is_not_fetched(url):
     with pytest.raises(ValueError, match="is a URL: pictures are not fetched; load it to a file"):
         read_file(url, 99)
-
-
-def test_a_message_is_one_line_that_no_terminal_obeys():
-    assert one_line("a\n b\x1b[2J \ud800 é 犬") == r"a b\x1b[2J \ud800 é 犬"
-    assert one_line("x" * 999, 10) == "xxxxxxx..."

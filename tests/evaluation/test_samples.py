@@ -38,13 +38,14 @@ class Model:
 
 def test_examples_of_a_kind_are_asked_at_once_and_come_in_order():
     model = Model()
-    cards = samples.ask(model, EXAMPLES, 7)
+    made = samples.ask(model, EXAMPLES, 7)
     assert model.asked == [("vqa", 2), ("draw", [8, 11]), ("text", 1)]
-    assert [card.parts[-1][1] for card in cards] == [e.segments[-1].content for e in EXAMPLES]
+    assert [output is DRAWN for output in made] == [e.task == "draw" for e in EXAMPLES]
 
 
 def test_a_card_reads_from_what_was_given_to_the_truth():
-    cards = samples.ask(Model(), EXAMPLES, 0)
+    outputs = samples.ask(Model(), EXAMPLES, 0)
+    cards = [samples.card(e, {"model": x}) for e, x in zip(EXAMPLES, outputs, strict=True)]
     answer = [("picture", SEEN), ("prompt", "how many?"), ("model", "(nothing)"), ("truth", "two")]
     assert cards[0].parts == tuple(answer)
     assert [label for label, _ in cards[4].parts] == ["picture", "prompt", "model", "truth"]

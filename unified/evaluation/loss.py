@@ -23,15 +23,18 @@ def losses(
     the mean of that over tasks.
 
     `batches` maps the name of a task (None: all data together) to its batches. A loss weighs by
-    its own count over all batches of the task, and is left out where that is zero. Every task draws
-    the same noise, so that two runs, or two checkpoints, differ by the model alone.
+    its own count over all batches of the task, and is left out where that is zero; so is a task
+    without any. Every task draws the same noise, so that two runs, or two checkpoints, differ by
+    the model alone.
     """
     metrics: Metrics = {}
     for task, several in batches.items():
         means = _means(loss_fn, several, key)
         metrics |= {named(task, loss): value for loss, value in means.items()}
-        metrics[named(task)] = sum(weights[loss] * means[loss] for loss in weights if loss in means)
-    objectives = [metrics[named(task)] for task in batches]
+        if means:
+            total = sum(weights[loss] * means[loss] for loss in weights if loss in means)
+            metrics[named(task)] = total
+    objectives = [metrics[named(task)] for task in batches if named(task) in metrics]
     if objectives:
         metrics[named(None)] = sum(objectives) / len(objectives)
     return metrics

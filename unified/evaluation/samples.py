@@ -35,7 +35,8 @@ def run(
     metrics: Metrics = dict(extra or {})
     for name, spec in sources.items():
         known = readable(open_source(spec), examples, model)
-        cards = ask(model, known, seed)
+        outputs = ask(model, known, seed)
+        cards = [card(e, {"model": made}) for e, made in zip(known, outputs, strict=True)]
         sections.append(Section(name, tuple(cards)))
         metrics[f"{name}/examples"] = float(len(cards))
     report.write(folder, metrics, sections, title)
@@ -65,14 +66,13 @@ def has_target(example: Example) -> bool:
     return any(segment.role == "target" for segment in example.segments)
 
 
-def ask(model: Model, examples: Sequence[Example], seed: int) -> list[Card]:
+def ask(model: Model, examples: Sequence[Example], seed: int) -> list[Any]:
     """What the model makes of examples, each asked up to its first target; those that a task wants
     text of are asked at once, and those that it wants pictures of."""
-    requests = [_request(example) for example in examples]
-    targets = [example.segments[len(r)] for example, r in zip(examples, requests, strict=True)]
+    requests = [request(example) for example in examples]
     kinds: dict[tuple[str, str], list[int]] = {}
-    for i, (example, target) in enumerate(zip(examples, targets, strict=True)):
-        kinds.setdefault((example.task, target.modality), []).append(i)
+    for i, example in enumerate(examples):
+        kinds.setdefault((example.task, target(example).modality), []).append(i)
     made: dict[int, Any] = {}
     for (task, modality), chosen in kinds.items():
         asked = [requests[i] for i in chosen]
@@ -81,17 +81,23 @@ def ask(model: Model, examples: Sequence[Example], seed: int) -> list[Card]:
         else:
             outputs = model.draw(asked, seeds=[seed + i for i in chosen], task=task)
         made.update(zip(chosen, outputs, strict=True))
-    return [_card(requests[i], made[i], target.content) for i, target in enumerate(targets)]
+    return [made[i] for i in range(len(examples))]
 
 
-def _request(example: Example) -> list[Segment]:
+def request(example: Example) -> list[Segment]:
+    """What is read before the first target."""
     return list(itertools.takewhile(lambda s: s.role == "context", example.segments))
 
 
-def _card(request: Sequence[Segment], made: Any, truth: Any) -> Card:
-    """What was read, in order, what the model makes of it, and what it should be."""
+def target(example: Example) -> Segment:
+    return example.segments[len(request(example))]
+
+
+def card(example: Example, made: Mapping[str, Any], **verdict: Any) -> Card:
+    """What was read, in order, what is made of it, by whom, and what it should be; `verdict` as of
+    `Card`."""
     names = {"text": "prompt", "image": "picture"}
-    parts: list[tuple[str, Any]] = [(names[s.modality], s.content) for s in request]
-    parts += [("model", made), ("truth", truth)]
+    parts: list[tuple[str, Any]] = [(names[s.modality], s.content) for s in request(example)]
+    parts += [*made.items(), ("truth", target(example).content)]
     said = lambda part: part if not isinstance(part, str) or part.strip() else "(nothing)"
-    return Card(tuple((label, said(part)) for label, part in parts))
+    return Card(tuple((label, said(part)) for label, part in parts), **verdict)

@@ -13,6 +13,7 @@ Anything else is a list of segments: `write` continues it with text, `draw` with
 appending the result as a segment goes on from there (interleaved documents).
 """
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -199,6 +200,13 @@ class Assistant:
                 shown = engine.reconstruct(self.program, self.params, fitted, lane)
                 back.update(zip(part, jax.device_get(shown), strict=True))
         return [back[i] for i in range(len(pixels))]
+
+    def before_training(self) -> "Assistant":
+        """The same with the weights that training began with, as `config.load` names them; compiled
+        programs serve both. Raises ValueError where they are not all that the model has."""
+        before = copy.copy(self)
+        before.params = jax.device_put(models.started(self.config, self.params))
+        return before
 
     def save(self, path: str | os.PathLike, *, storage: str | None = "bfloat16") -> None:
         """Writes a release that `load` reads; `storage` as of `release.save`."""

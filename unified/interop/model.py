@@ -122,3 +122,17 @@ class _Counted(nnx.Rngs):
         if self.left < 0:
             raise ValueError("config.model asks for more parameters than lie beside it")
         return stream
+
+
+def started(config: Mapping[str, Any], params: Params) -> Params:
+    """The weights that the training of `config` began with, in the structure of `params`: those of
+    the releases in `config.load`, at their places.
+
+    Raises ValueError for every parameter that these do not give.
+    """
+    found: dict[str, Any] = {}
+    for place, folder in config.get("load", {}).items():
+        above = [*filter(None, place.split("/"))]
+        part = release.flatten(release.load(folder)[0])
+        found |= {"/".join([*above, name]): leaf for name, leaf in part.items()}
+    return release.merge(params, release.unflatten(found), "config.load")

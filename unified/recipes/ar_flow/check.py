@@ -15,13 +15,15 @@ MOST = 2**20  # examples
 
 def check(config: Mapping[str, Any]) -> None:
     """Raises ValueError for a mistake in what is not needed before the end of a run: `benchmark`,
-    whose options are those of `run` of its module, the sources, and the fields of the input."""
+    whose options are those of `run` of its module and whose `check`, if it has one, takes the
+    config, the sources, and the fields of the input."""
     if "benchmark" not in config:
         raise ValueError("config lacks benchmark: name a module, as of unified.evaluation")
     options = dict(conform(config["benchmark"], Mapping[str, Any], "config.benchmark"))
     name = options.pop("module", None)
     try:
-        run = names.find("module", name).run
+        module = names.find("module", name)
+        run = module.run
     except ValueError as error:
         raise ValueError(f"config.benchmark.{error}") from error
     try:
@@ -39,3 +41,5 @@ def check(config: Mapping[str, Any]) -> None:
     sources["benchmark.sources"] = options.get("sources", {})
     for where, specs in sources.items():
         check_each(specs, FORMATS, f"config.{where}")
+    if hasattr(module, "check"):
+        module.check(config)

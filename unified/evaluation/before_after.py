@@ -1,0 +1,84 @@
+"""A model before and after a training that began with released weights: both are asked the same
+examples with the same seeds, and shown side by side."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from unified.data.sources import open_source
+from unified.evaluation import report, samples
+from unified.evaluation.card import Section
+from unified.evaluation.emoji import SUITES, Model, collect
+from unified.evaluation.judge import Verdict
+from unified.evaluation.metric import Metrics
+
+TIMES = ("before", "after")
+
+
+class Trained(Model, Protocol):
+    """A model that still knows what its training began with."""
+
+    def before_training(self) -> Model: ...
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a training that begins with other than released weights."""
+    if not any(not path.strip("/") for path in config.get("load", {})):
+        raise ValueError(
+            f"config.benchmark.module={__name__!r} compares with the weights that training begins "
+            "with: name them, config.load={'/': a release}"
+        )
+
+
+def run(
+    model: Trained,
+    folder: str | os.PathLike[str],
+    *,
+    sources: Mapping[str, Mapping[str, Any]],
+    examples: int = 16,
+    shown: int = 12,
+    seed: int = 0,
+    title: str = "Before and after",
+    extra: Mapping[str, float] | None = None,
+) -> Metrics:
+    """Asks for the first `examples` examples of each source (specs as of `open_source`) and writes
+    `metrics.json`, `samples.png` and `report.html`, with `shown` of each source.
+
+    What comes of a source that knows what is true of its examples, as `EmojiSource` does, is judged
+    like the benchmark of its kind: `before/<source>/all` and `after/<source>/all` are the rates. Of
+    others the metrics are how many were asked.
+    """
+    metrics: Metrics = dict(extra or {})
+    models = dict(zip(TIMES, (model.before_training(), model), strict=True))
+    sections: list[Section] = []
+    for name, spec in sources.items():
+        source: Any = open_source(spec)
+        known = samples.readable(source, examples, model)
+        made = {time: samples.ask(models[time], known, seed) for time in TIMES}
+        judged = judge(source, made) if hasattr(source, "truth") else {}
+        for time, verdicts in judged.items():
+            rates = collect(f"{time}/{name}", verdicts)
+            metrics |= {k: v for k, v in rates.items() if k.startswith(f"{time}/{name}/all")}
+        cards = []
+        for i, example in enumerate(known[:shown]):
+            said = {time: outputs[i] for time, outputs in made.items()}
+            last = judged[TIMES[-1]][i] if judged else None
+            verdict = {"correct": last.is_correct, "reason": last.reason} if last else {}
+            cards.append(samples.card(example, said, **verdict))
+        sections.append(Section(name, tuple(cards)))
+        if not judged:
+            metrics |= {f"{time}/{name}/examples": float(len(known)) for time in TIMES}
+    report.write(folder, metrics, sections, title)
+    return metrics
+
+
+def judge(source: Any, made: Mapping[str, Sequence[Any]]) -> dict[str, list[Verdict]]:
+    """Verdicts on outputs for the first examples of a source of emoji, by the judges of their
+    kinds."""
+    judges = {(suite.task, suite.icons): suite.judge for suite in SUITES}
+    count = len(next(iter(made.values())))
+    truths = [source.truth(i) for i in range(count)]
+    return {
+        time: [judges[t.task, t.icon](t, output) for t, output in zip(truths, outputs, strict=True)]
+        for time, outputs in made.items()
+    }
