@@ -21,6 +21,8 @@ ALLOWED = {
     "configs": set(),
     "unified.sequence": set(),
     "unified.sharding": set(),
+    "unified.checksum": set(),
+    "unified.devices": set(),
     "unified.nn": CORE,
     "unified.processes": {"unified.sequence"},
     "unified.tokenizers": MODULES,
@@ -29,8 +31,14 @@ ALLOWED = {
     "unified.data": {"unified.sequence"},
     "unified.evaluation": {"unified.sequence", "unified.data"},
     "unified.generation": {"unified.sequence", "unified.processes"},
-    "unified.interop": set(),
-    "unified.training": {"unified.sequence", "unified.sharding", "unified.evaluation"},
+    "unified.interop": {"unified.checksum"},
+    "unified.training": {
+        "unified.sequence",
+        "unified.sharding",
+        "unified.evaluation",
+        "unified.interop",
+        "unified.checksum",
+    },
     "unified.inference": {
         "unified.sequence",
         "unified.data",
@@ -51,7 +59,7 @@ ALLOWED = {
         "unified.tokenizers",
     },
     "unified": {"unified.inference"},  # the package itself, `unified/__init__.py`
-    "unified.cli": {"unified", "unified.inference"},
+    "unified.cli": {"unified", "unified.inference", "unified.devices"},
 }
 OURS = ("unified", "pallas_kernels", "configs", "train", "eval", "benchmarks", "scripts", "tests")
 
