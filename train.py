@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,11 @@ from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
-from unified.interop.run import CHECKPOINTS
+from unified.interop.run import CHECKPOINTS, reason
 from unified.training import config as configs
 from unified.training import host as beside
-from unified.training import memory, processes, tree
+from unified.training import memory, processes
+from unified.training.beginning import fresh, load
 from unified.training.checkpoint import Checkpoints, Misfit, Restored, Unsaved
 from unified.training.feed import Fed, Feed
 from unified.training.lock import Lock
@@ -44,6 +46,8 @@ from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
 from unified.training.stop import Stop, hurried, last_step
 from unified.training.validation import Validation
+
+FULL = "a step takes more memory than there is: lower batch_size, or raise accumulation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,10 @@ def main(argv: list[str] | None = None) -> int:
             state, signal, validated = train(run, start)
         except (NonFinite, BadRecordsError, Unsaved) as error:
             return stopped(run, error)
+        except jax.errors.JaxRuntimeError as error:
+            if not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+                raise
+            return stopped(run, MemoryError(f"{FULL} ({reason(error)})"))
         if signal:
             run.display.print(f"{signal}: saved {run.checkpoints.newest}; the same command goes on")
             return 0
@@ -128,18 +136,19 @@ def begin(
     args: argparse.Namespace, config: ConfigDict, stack: contextlib.ExitStack
 ) -> tuple[Run, Start]:
     """Raises ValueError or OSError for a mistake, before anything is written or takes long."""
-    recipe = models.recipe_of(config)
-    if hasattr(recipe, "check"):
-        recipe.check(config)
-    lock = stack.enter_context(Lock(args.workdir))
+    recipe = recipe_of(config)
+    if not args.workdir.strip():
+        raise ValueError("--workdir is empty: name a folder, `.` for the current one")
+    workdir = Path(args.workdir)
+    lock = stack.enter_context(Lock(workdir))
     mesh = sharding.make_mesh(config.mesh)
     stack.enter_context(jax.set_mesh(mesh))
     setup = prepare(config, recipe, mesh)
-    checkpoints = Checkpoints(args.workdir / CHECKPOINTS, **config.checkpoint)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, **config.checkpoint)
     stack.enter_context(checkpoints)
     if args.resume == "never" and checkpoints.latest is not None:
-        raise ValueError(f"--resume=never, but {args.workdir} holds checkpoints; take another")
-    restored = restore(checkpoints, setup, config, args.workdir)
+        raise ValueError(f"--resume=never, but {workdir} holds checkpoints; take another")
+    restored = restore(checkpoints, setup, config, workdir)
     step, host = (restored.step, restored.host) if restored else (0, {})
     end = last_step(host, step, config.max_minutes, config.total_steps)
     draw = functools.partial(draw_from, recipe, config, setup)
@@ -156,20 +165,31 @@ def begin(
         raise ValueError(f"checkpoint.best: no metric {best!r}; {nearest(best, known)}")
     loaded = None if restored else load(config, setup)
 
-    changed = keep(args.workdir, config)
+    changed = keep(workdir, config)
     speaks = processes.is_first()
-    journal = stack.enter_context(Journal(args.workdir, after=step, write=speaks))
+    journal = stack.enter_context(Journal(workdir, after=step, write=speaks))
     display = stack.enter_context(Display(end, config.loss_weights, show=speaks))
     checkpoints.tell = journal.tell = display.print
-    display.describe(config, setup.num_params, args.workdir, step)
+    display.describe(config, setup.num_params, workdir, step)
     for line in filter(None, [lock.taken_over, *changed]):
         display.print(line)
     if step >= end < config.total_steps:
         display.print(f"max_minutes={config.max_minutes:g} are over: raise it to train on")
-    state = restored.state if restored else setup.init(config.seed, loaded)
-    batches, workdir = itertools.chain([first], feed), args.workdir
+    state = restored.state if restored else fresh(setup, config.seed, loaded)
+    batches = itertools.chain([first], feed)
     run = Run(config, recipe, workdir, setup, checkpoints, batches, validate, journal, display)
     return run, Start(state, step, end, host)
+
+
+def recipe_of(config: ConfigDict) -> ModuleType:
+    """The recipe, which finds nothing wrong with the config. Raises ValueError."""
+    recipe = models.recipe_of(config)
+    needed = ("build", "inputs", "loss", "counts", "evaluate")
+    if missing := [name for name in needed if not hasattr(recipe, name)]:
+        raise ValueError(f"config.recipe={config.recipe!r} is no recipe: it has no {missing[0]}()")
+    if hasattr(recipe, "check"):
+        recipe.check(config)
+    return recipe
 
 
 def restore(
@@ -212,26 +232,21 @@ def go_on(inputs: Any, states: list[Any], checkpoints: Checkpoints, step: int) -
             raise ValueError(f"host/metadata: inputs are none of a run: {error!r}") from None
 
 
-def load(config: ConfigDict, setup: Setup) -> Any:
-    """Released weights at the paths of `config.load`, None at other parameters."""
-    params = setup.abstract.params
-    parts = jax.tree.map(lambda _: None, params)
-    for path, folder in config.load.items():
-        want = tree.subtree(params, path)
-        found = release.merge(want, release.load(folder)[0], folder)
-        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, want)
-        parts = tree.put_subtree(parts, path, placed)
-    return parts
-
-
 def keep(workdir: Path, config: ConfigDict) -> list[str]:
     """Makes the folder of the run, which can be read from anywhere from now on; says how the config
     differs from the one that was there."""
     if not processes.is_first():
         return []
-    models.keep_tokenizer(workdir, config)
-    changed = configs.keep(config, workdir / release.CONFIG)
-    (workdir / CHECKPOINTS).mkdir(exist_ok=True)
+    try:
+        models.keep_tokenizer(workdir, config)
+        changed = configs.keep(config, workdir / release.CONFIG)
+        (workdir / CHECKPOINTS).mkdir(exist_ok=True)
+    except OSError as error:
+        if error.filename:
+            raise
+        raise OSError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}"
+        ) from error
     return [f"changed  {change}" for change in changed]
 
 
@@ -332,11 +347,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="a Python file with get_config()")
-    parser.add_argument("--workdir", type=Path, help="default: runs/<name of the config>")
+    parser.add_argument("--workdir", help="default: runs/<name of the config>")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto")
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = parser.parse_known_args(argv)
-    args.workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    if args.workdir is None:
+        args.workdir = str(Path("runs", Path(args.config.partition(":")[0]).stem))
     return args, overrides
 
 

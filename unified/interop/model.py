@@ -36,7 +36,13 @@ def keep_tokenizer(folder: PathLike, config: Mapping[str, Any]) -> dict[str, Any
     if "tokenizer" not in config:
         return dict(config)
     file = release.resolve(config["tokenizer"])
-    content = (file / TOKENIZER if file.is_dir() else file).read_bytes()
+    try:
+        content = (file / TOKENIZER if file.is_dir() else file).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"config.tokenizer={config['tokenizer']!r} cannot be read: {error.strerror}: name a "
+            f"{TOKENIZER} or its folder"
+        ) from error
     place = epath.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     (place / TOKENIZER).write_bytes(content)
