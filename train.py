@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,15 +25,19 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from unified import sharding
+from unified import devices, sharding
 from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
+from unified.interop.run import CHECKPOINTS, reason
 from unified.training import config as configs
-from unified.training import memory, processes, tree
-from unified.training.checkpoint import Checkpoints, Misfit, Restored
+from unified.training import host as beside
+from unified.training import memory, processes
+from unified.training.beginning import fresh, load
+from unified.training.checkpoint import Checkpoints, Misfit, Restored, Unsaved
 from unified.training.feed import Fed, Feed
+from unified.training.lock import Lock
 from unified.training.metrics import Journal, Monitor, NonFinite, Values
 from unified.training.nearest import nearest
 from unified.training.optimizer import FALL
@@ -41,6 +46,8 @@ from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
 from unified.training.stop import Stop, hurried, last_step
 from unified.training.validation import Validation
+
+FULL = "a step takes more memory than there is: lower batch_size, or raise accumulation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Run:
     checkpoints: Checkpoints
     batches: Iterator[Fed]
     validate: Validation
+    journal: Journal
     display: Display
 
 
@@ -68,24 +76,31 @@ class Start:
 def main(argv: list[str] | None = None) -> int:
     args, overrides = parse(sys.argv[1:] if argv is None else argv)
     memory.keep_freed_memory()
-    if args.distributed:
-        processes.join()
     with contextlib.ExitStack() as stack:
         try:
+            if args.distributed:
+                processes.join()
+            devices.find()
             run, start = begin(args, configs.load(args.config, overrides), stack)
-        except (OSError, ValueError, BadRecordsError) as error:
+        except Exception as error:  # a config may ask the impossible in ways that nobody foresaw
             return told(error)
         try:
             state, signal, validated = train(run, start)
-        except (NonFinite, BadRecordsError) as error:
+        except (NonFinite, BadRecordsError, Unsaved) as error:
             return stopped(run, error)
+        except jax.errors.JaxRuntimeError as error:
+            if not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+                raise
+            return stopped(run, MemoryError(f"{FULL} ({reason(error)})"))
         if signal:
             run.display.print(f"{signal}: saved {run.checkpoints.newest}; the same command goes on")
             return 0
         try:
             finish(run, state, validated)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return told(error)
+        except OSError as error:
+            return stopped(run, error)
     return 0
 
 
@@ -93,13 +108,19 @@ def told(error: Exception) -> int:
     """Exit status after a mistake of the user, in a line; `python -X dev` shows where it is."""
     if sys.flags.dev_mode:
         raise error
-    print(f"train.py: error: {error}", file=sys.stderr)
+    said = "; ".join(filter(None, map(str.strip, str(error).splitlines())))
+    if not isinstance(error, OSError | ValueError | BadRecordsError):
+        said = f"{type(error).__name__}: {said} (`python -X dev train.py ...` shows where)"
+    print(f"train.py: error: {said}", file=sys.stderr)
     return 2
 
 
 def stopped(run: Run, error: Exception) -> int:
     """Exit status after a run that should not go on as it is."""
-    newest = run.checkpoints.newest or "there is none yet"
+    if isinstance(error, Unsaved):
+        run.display.print(f"{error}. It was the second in a row: the run ends")
+        return 1
+    newest = run.checkpoints.newest
     run.display.print(f"{error}. Nothing saved; the last good checkpoint: {newest}")
     if isinstance(error, BadRecordsError):
         run.display.print(
@@ -115,17 +136,19 @@ def begin(
     args: argparse.Namespace, config: ConfigDict, stack: contextlib.ExitStack
 ) -> tuple[Run, Start]:
     """Raises ValueError or OSError for a mistake, before anything is written or takes long."""
-    recipe = models.recipe_of(config)
-    if hasattr(recipe, "check"):
-        recipe.check(config)
+    recipe = recipe_of(config)
+    if not args.workdir.strip():
+        raise ValueError("--workdir is empty: name a folder, `.` for the current one")
+    workdir = Path(args.workdir)
+    lock = stack.enter_context(Lock(workdir))
     mesh = sharding.make_mesh(config.mesh)
     stack.enter_context(jax.set_mesh(mesh))
     setup = prepare(config, recipe, mesh)
-    checkpoints = Checkpoints(args.workdir / "checkpoints", **config.checkpoint)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, **config.checkpoint)
     stack.enter_context(checkpoints)
     if args.resume == "never" and checkpoints.latest is not None:
-        raise ValueError(f"--resume=never, but {args.workdir} holds checkpoints; take another")
-    restored = restore(checkpoints, setup, config, args.workdir)
+        raise ValueError(f"--resume=never, but {workdir} holds checkpoints; take another")
+    restored = restore(checkpoints, setup, config, workdir)
     step, host = (restored.step, restored.host) if restored else (0, {})
     end = last_step(host, step, config.max_minutes, config.total_steps)
     draw = functools.partial(draw_from, recipe, config, setup)
@@ -134,7 +157,7 @@ def begin(
     )
     inputs = draw("train")
     if restored:
-        inputs.set_state(merged(inputs, host["inputs"]))
+        go_on(inputs, host["inputs"], checkpoints, step)
     feed = Feed(inputs, setup.place, setup.ideal, start=step, every=config.log_every)
     first = next(stack.enter_context(feed))
     losses = setup.trace(first.arrays)
@@ -142,17 +165,31 @@ def begin(
         raise ValueError(f"checkpoint.best: no metric {best!r}; {nearest(best, known)}")
     loaded = None if restored else load(config, setup)
 
-    display = Display(end, config.loss_weights, show=processes.is_first())
-    stack.enter_context(display)
-    batches = itertools.chain([first], feed)
-    run = Run(config, recipe, args.workdir, setup, checkpoints, batches, validate, display)
-    display.describe(config, setup.num_params, args.workdir, step)
-    for change in keep(run):
-        display.print(f"changed  {change}")
+    changed = keep(workdir, config)
+    speaks = processes.is_first()
+    journal = stack.enter_context(Journal(workdir, after=step, write=speaks))
+    display = stack.enter_context(Display(end, config.loss_weights, show=speaks))
+    checkpoints.tell = journal.tell = display.print
+    display.describe(config, setup.num_params, workdir, step)
+    for line in filter(None, [lock.taken_over, *changed]):
+        display.print(line)
     if step >= end < config.total_steps:
         display.print(f"max_minutes={config.max_minutes:g} are over: raise it to train on")
-    state = restored.state if restored else setup.init(config.seed, loaded)
+    state = restored.state if restored else fresh(setup, config.seed, loaded)
+    batches = itertools.chain([first], feed)
+    run = Run(config, recipe, workdir, setup, checkpoints, batches, validate, journal, display)
     return run, Start(state, step, end, host)
+
+
+def recipe_of(config: ConfigDict) -> ModuleType:
+    """The recipe, which finds nothing wrong with the config. Raises ValueError."""
+    recipe = models.recipe_of(config)
+    needed = ("build", "inputs", "loss", "counts", "evaluate")
+    if missing := [name for name in needed if not hasattr(recipe, name)]:
+        raise ValueError(f"config.recipe={config.recipe!r} is no recipe: it has no {missing[0]}()")
+    if hasattr(recipe, "check"):
+        recipe.check(config)
+    return recipe
 
 
 def restore(
@@ -161,7 +198,10 @@ def restore(
     """The newest checkpoint, if there is one. Raises ValueError where a config that has changed
     asks for another state, naming the fields."""
     try:
-        return checkpoints.restore(setup.abstract)
+        if restored := checkpoints.restore(setup.abstract):
+            with checkpoints.reading(restored.step):
+                return dataclasses.replace(restored, host=beside.check(restored.host))
+        return None
     except Misfit as error:
         changed = configs.changes(config, workdir / release.CONFIG).items()
         fields = [
@@ -183,31 +223,31 @@ def draw_from(
     return recipe.inputs(config, split, task, **rows)
 
 
-def merged(inputs: Any, states: list[Any]) -> Any:
-    """The place in the data, from those of the processes that saved it."""
-    return states[0] if len(states) == 1 else inputs.merge_states(states)
+def go_on(inputs: Any, states: list[Any], checkpoints: Checkpoints, step: int) -> None:
+    """Sets the place in the data, from those of the processes that saved it. Raises ValueError."""
+    try:
+        inputs.set_state(states[0] if len(states) == 1 else inputs.merge_states(states))
+    except (AttributeError, LookupError, TypeError) as error:  # it is no state of an input
+        with checkpoints.reading(step):
+            raise ValueError(f"host/metadata: inputs are none of a run: {error!r}") from None
 
 
-def load(config: ConfigDict, setup: Setup) -> Any:
-    """Released weights at the paths of `config.load`, None at other parameters."""
-    params = setup.abstract.params
-    parts = jax.tree.map(lambda _: None, params)
-    for path, folder in config.load.items():
-        want = tree.subtree(params, path)
-        found = release.merge(want, release.load(folder)[0], folder)
-        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, want)
-        parts = tree.put_subtree(parts, path, placed)
-    return parts
-
-
-def keep(run: Run) -> list[str]:
-    """Makes the folder of the run, which can be read from anywhere from now on; returns how the
-    config differs from the one that was there."""
+def keep(workdir: Path, config: ConfigDict) -> list[str]:
+    """Makes the folder of the run, which can be read from anywhere from now on; says how the config
+    differs from the one that was there."""
     if not processes.is_first():
         return []
-    run.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-    models.keep_tokenizer(run.workdir, run.config)
-    return configs.keep(run.config, run.workdir / release.CONFIG)
+    try:
+        models.keep_tokenizer(workdir, config)
+        changed = configs.keep(config, workdir / release.CONFIG)
+        (workdir / CHECKPOINTS).mkdir(exist_ok=True)
+    except OSError as error:
+        if error.filename:
+            raise
+        raise OSError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}"
+        ) from error
+    return [f"changed  {change}" for change in changed]
 
 
 # Act 2: step, log, evaluate, save.
@@ -218,17 +258,14 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
     config, setup, validate, state = run.config, run.setup, run.validate, start.state
 
     def report(step: int, values: Values) -> None:
-        journal.write(step, values)
+        run.journal.write(step, values)
         run.display.line(step, values, at_most=stop.seconds_left)
 
     monitor = Monitor(report, every=config.log_every, window=start.host.get("window"))
     signal, validated, end = None, {}, start.end
     limit = {"used": start.host.get("seconds", 0.0), "check_every": config.log_every}
     last = setup.everywhere(end)
-    with (
-        Journal(run.workdir, after=start.step, write=processes.is_first()) as journal,
-        Stop(config.max_minutes, **limit) as stop,
-    ):
+    with Stop(config.max_minutes, **limit) as stop:
         for step in range(start.step + 1, end + 1):
             with jax.transfer_guard("disallow"):
                 fed = next(run.batches)
@@ -248,11 +285,14 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
                 if validated:
                     report(step, validated)
                 if ending or step % config.checkpoint.every == 0:
-                    save(run, step, end, state, fed, monitor, stop, validated)
+                    keeping = functools.partial(save, run, step, end, state, fed, monitor, stop)
+                    keeping(validated)
+                    if ending and not run.checkpoints.wait():
+                        keeping(validated)  # once more; raises if that fails too
+                        run.checkpoints.wait()
                 monitor.restart_clock()
             if ending:
                 break
-    run.checkpoints.wait()
     return state, signal, validated
 
 
@@ -307,11 +347,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="a Python file with get_config()")
-    parser.add_argument("--workdir", type=Path, help="default: runs/<name of the config>")
+    parser.add_argument("--workdir", help="default: runs/<name of the config>")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto")
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = parser.parse_known_args(argv)
-    args.workdir = args.workdir or Path("runs") / Path(args.config.partition(":")[0]).stem
+    if args.workdir is None:
+        args.workdir = str(Path("runs", Path(args.config.partition(":")[0]).stem))
     return args, overrides
 
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"unified.message", "unified.names"}
+LEAVES = {"unified.checksum", "unified.devices", "unified.message", "unified.names"}
 CORE = {"unified.sequence", "unified.sharding", "pallas_kernels"}
 MODULES = CORE | {"unified.nn"}
 ALLOWED = {
@@ -24,6 +24,8 @@ ALLOWED = {
     "unified.names": set(),
     "unified.sequence": set(),
     "unified.sharding": set(),
+    "unified.checksum": set(),
+    "unified.devices": set(),
     "unified.nn": CORE,
     "unified.processes": {"unified.sequence"},
     "unified.tokenizers": MODULES,
@@ -37,7 +39,8 @@ ALLOWED = {
         "unified.sequence",
         "unified.sharding",
         "unified.evaluation",
-        "unified.names",
+        "unified.interop",
+        *LEAVES,
     },
     "unified.inference": {
         "unified.sequence",
@@ -61,7 +64,7 @@ ALLOWED = {
         "unified.tokenizers",
     },
     "unified": {"unified.inference"},  # the package itself, `unified/__init__.py`
-    "unified.cli": {"unified", "unified.inference", "unified.message"},
+    "unified.cli": {"unified", "unified.inference", "unified.devices", "unified.message"},
 }
 OURS = ("unified", "pallas_kernels", "configs", "train", "eval", "benchmarks", "scripts", "tests")
 

@@ -61,7 +61,13 @@ def keep_tokenizer(folder: PathLike, config: Mapping[str, Any]) -> dict[str, Any
     if "tokenizer" not in config:
         return dict(config)
     file = release.resolve(config["tokenizer"])
-    content = release.read_file(file / TOKENIZER if file.is_dir() else file)
+    try:
+        content = release.read_file(file / TOKENIZER if file.is_dir() else file)
+    except OSError as error:
+        raise ValueError(
+            f"config.tokenizer={config['tokenizer']!r} cannot be read ({error.strerror or error}): "
+            f"name a {TOKENIZER} or its folder"
+        ) from error
     place = epath.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     (place / TOKENIZER).write_bytes(content)

@@ -1,18 +1,26 @@
-"""What a config may say of training: the range of every number, and fields that must agree."""
+"""What a config may say of training: the type of every field, the range of every number, and
+fields that must agree."""
 
 import math
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 INF = math.inf
-LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
+LAST = 2**31 - 1  # JAX numbers have 32 bits
+LARGEST = float(np.finfo(np.float32).max)
+MOST = {"batch_size": 2**20, "total_steps": LAST}  # rows are numbered in memory
 
 RANGES = {  # first and last value; neither infinite nor "not a number"
     "batch_size": (1, INF),
     "total_steps": (1, INF),
     "accumulation": (1, INF),
     "log_every": (1, INF),
-    "seed": (0, LAST_SEED),
+    "seed": (0, LAST),
     "max_minutes": (0, INF),
     "optimizer.learning_rate": (0, INF),
     "optimizer.warmup_steps": (0, INF),
@@ -27,9 +35,23 @@ RANGES = {  # first and last value; neither infinite nor "not a number"
 SHARES = ("ema.decay", "optimizer.b1", "optimizer.b2")  # at least 0, less than 1
 
 
-def check(config: ConfigDict) -> ConfigDict:
-    """Returns `config`. Raises ValueError where a number is out of its range, or fields
-    contradict each other, saying what to change."""
+# Values of the types of those that are left out; a name may give way to a list (`remat`).
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a name"),
+    tuple: ((tuple, list), "a list in brackets"),
+}
+REQUIRED = {"recipe": "", "batch_size": 8, "total_steps": 1, "loss_weights": {}}
+
+
+def check(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns `config`. Raises ValueError where a field has not the type of that of `fields` (of
+    training, as they are left out), a number is out of its range, or fields contradict each other,
+    saying what to change."""
+    check_types(config, {**REQUIRED, **fields})
+    check_lists(config)
     check_ranges(config)
     if config.batch_size % config.accumulation:
         raise ValueError(
@@ -49,15 +71,101 @@ def check(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def check_groups(config: Mapping[str, Any], paths: Sequence[str]) -> None:
+    """Raises ValueError for what should hold fields and holds something else; `*` is any name."""
+    for path in paths:
+        for where, value in _found(config, path.split("."), ()):
+            if not isinstance(value, Mapping | ConfigDict):
+                raise ValueError(
+                    f"config.{'.'.join(where)}={brief(value)} must be a dict of fields"
+                )
+
+
+def _found(
+    parent: Any, names: Sequence[str], where: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not names:
+        yield where, parent
+    elif isinstance(parent, Mapping | ConfigDict):
+        for name in parent if names[0] == "*" else [names[0]]:
+            if name in parent:
+                yield from _found(parent[name], names[1:], (*where, name))
+
+
+def check_types(config: Mapping[str, Any], like: Mapping[str, Any], path: str = "") -> None:
+    """Raises ValueError, naming the field, for a value of another type than that of `like`, and for
+    whole numbers beyond 64 bits anywhere."""
+    for name, value in config.items():
+        where, default = f"{path}{name}", like.get(name)
+        if isinstance(default, Mapping | ConfigDict) and not isinstance(
+            value, Mapping | ConfigDict
+        ):
+            raise ValueError(f"{where}={brief(value)} must be a dict of fields")
+        if isinstance(value, Mapping | ConfigDict):
+            inner = default if isinstance(default, Mapping | ConfigDict) else {}
+            check_types(value, inner, f"{where}.")
+        elif default is not None and where != "remat":
+            kinds, said = KINDS[type(default)]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise ValueError(f"{where}={brief(value)} must be {said}")
+            if isinstance(value, float) and LARGEST < abs(value) < INF:
+                raise ValueError(f"{where}={value} is beyond 32 bits: at most {LARGEST:.3g}")
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError(f"{where}={brief(number)} is beyond 64 bits")
+
+
+def check_lists(config: ConfigDict) -> None:
+    """Raises ValueError for lists of what their fields do not take."""
+    pairs = config.optimizer.multipliers
+    if not all(isinstance(p, tuple | list) and len(p) == 2 and _is_number(p[1]) for p in pairs):
+        raise ValueError(
+            f"optimizer.multipliers={brief(pairs)} must be pairs of a pattern and a factor: "
+            "(('head', 0.1),)"
+        )
+    lists = {"freeze": config.freeze, "optimizer.no_decay": config.optimizer.no_decay}
+    lists |= {"optimizer.multipliers": [pattern for pattern, _ in pairs]}
+    for field, patterns in lists.items():
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (TypeError, re.error) as error:
+                raise ValueError(
+                    f"{field}: {brief(pattern)} is no regular expression: {error}"
+                ) from None
+    for field, names in {
+        "validation.tasks": config.validation.tasks,
+        "load": [*config.load, *config.load.values()],
+    }.items():
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(f"{field}: {brief(name)} must be a name")
+
+
+def brief(value: Any) -> str:
+    """A value in a message of one line."""
+    plain = value.to_dict() if isinstance(value, ConfigDict) else value
+    return " ".join(reprlib.repr(plain).split())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_ranges(config: ConfigDict) -> None:
     """Raises ValueError, naming the field. Those that the config has not are left out."""
     weights = config.get("loss_weights", {})
     fields = RANGES | {f"loss_weights.{name}": (-INF, INF) for name in weights}
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"loss_weights.{name}={brief(weight)} must be a number")
     for field, (first, last) in fields.items():
         if (value := _number(config, field)) is None:
             continue
         if not first <= value <= last or not math.isfinite(value):
             raise ValueError(f"{field}={value} must be {_span(first, last)}")
+        if value > MOST.get(field, INF):
+            raise ValueError(f"{field}={value} must be at most {MOST[field]}")
     for field in SHARES:
         value = _number(config, field)
         if value is not None and not 0 <= value < 1:

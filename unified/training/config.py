@@ -8,8 +8,6 @@ that it has defaults for can be overridden as well, and are in the config from t
 
 import ast
 import difflib
-import importlib.util
-import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -19,7 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from unified import names
-from unified.training.check import check
+from unified.training.check import brief, check, check_groups
+from unified.training.config_file import read
 from unified.training.nearest import nearest
 from unified.training.optimizer import options
 
@@ -36,6 +35,12 @@ MAPS = (
     "drawing.read_back",
     "benchmark.sources",
     "benchmark.sources.*.*",
+)
+# Where these lie: what takes fields and nothing else, in any recipe.
+GROUPS = (
+    *("mesh", "optimizer", "ema", "checkpoint", "validation", "load", "loss_weights"),
+    *("data", "data.train.*", "data.validation.*", "layout", "layout.lanes", "layout.lanes.*"),
+    *("layout.read_as", "model", "model.*.streams", "drawing", "drawing.read_back"),
 )
 # What makes the state of a run what it is; the other fields may change while it is stopped.
 STATE = ("recipe", "layout", "model", "optimizer", "ema", "freeze")
@@ -82,28 +87,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = complete(read(path), optimizer_of(overrides))
     for text in overrides:
         override(config, text)
-    return check(config)
-
-
-def read(path: str) -> ConfigDict:
-    """What `get_config` of a file returns, given what follows a colon. Raises ValueError."""
-    file, _, argument = path.partition(":")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or spec.loader is None or not Path(file).is_file():
-        raise ValueError(f"--config {file}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    get_config = getattr(module, "get_config", None)
-    if get_config is None:
-        raise ValueError(f"--config {file}: it has no get_config()")
-    arguments = [argument] if argument else []
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"--config {path}: {error} of get_config, which takes what follows a colon"
-        ) from None
-    return get_config(*arguments)
+    return check(config, fields(config.optimizer.name))
 
 
 def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
@@ -112,9 +96,9 @@ def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
     The options of the optimizer (`optimizer`, or the config's) are fields as well; options that
     the config gives to its own go where another takes its place.
     """
-    base = defaults()
-    own = config.get("optimizer", base.optimizer).get("name", base.optimizer.name)
-    base.optimizer.update(options(optimizer or own))
+    check_groups(config, GROUPS)
+    own = config.get("optimizer", {}).get("name", defaults().optimizer.name)
+    base = fields(optimizer or own)
     known = [*REQUIRED, *base]
     for field in config:
         close = difflib.get_close_matches(field, known, 1, 0.8)
@@ -141,12 +125,19 @@ def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
     return config
 
 
+def fields(optimizer: str) -> ConfigDict:
+    """`defaults` with the options of an optimizer. Raises ValueError where Optax has none such."""
+    base = defaults()
+    base.optimizer.update(options(optimizer) | {"name": optimizer})
+    return base
+
+
 def optimizer_of(overrides: Sequence[str]) -> str | None:
     """The name that overrides give to the optimizer, if they do."""
     names: list[str | None] = [None]
-    for path, value in map(_parse, overrides):
+    for path, value, text in map(_parse, overrides):
         if path == ("optimizer", "name"):
-            names.append(str(value))
+            names.append(value if isinstance(value, str) else text)
         elif path == ("optimizer",) and isinstance(value, dict) and "name" in value:
             names.append(str(value["name"]))
     return names[-1]
@@ -157,21 +148,21 @@ def override(config: ConfigDict, text: str) -> None:
     _set(config, *_parse(text))
 
 
-def _parse(text: str) -> tuple[tuple[str, ...], Any]:
-    """The names on the way to a field, and its value."""
+def _parse(text: str) -> tuple[tuple[str, ...], Any, str]:
+    """The names on the way to a field, its value, and how that is written."""
     path, equals, literal = text.partition("=")
     if not path.startswith("--config.") or not equals:
         raise ValueError(f"unknown argument {text!r}; a field is set by --config.a.b=value")
     try:
         value = ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = {"true": True, "false": False, "none": None}.get(literal.lower(), literal)
-    return tuple(path.removeprefix("--config.").split(".")), value
+    return tuple(path.removeprefix("--config.").split(".")), value, literal
 
 
-def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
+def _set(config: ConfigDict, path: tuple[str, ...], value: Any, text: str | None = None) -> None:
     """Fields that a dict does not name stay, but for those of `MAPS`, and where it says of which
-    of `KINDS` it is."""
+    of `KINDS` it is. Where a name stood, `text` is one: "none" or "2024" as well."""
     parent: Any = config
     for at, key in enumerate(path):
         if not isinstance(parent, ConfigDict) or key not in parent:
@@ -179,13 +170,31 @@ def _set(config: ConfigDict, path: tuple[str, ...], value: Any) -> None:
         if at < len(path) - 1:
             parent = parent[key]
     old = parent[path[-1]]
+    if (
+        isinstance(old, str)
+        and text is not None
+        and not isinstance(value, str | tuple | list | dict)
+    ):
+        value = text
     merges = isinstance(old, ConfigDict) and isinstance(value, dict) and bool(old)
     if merges and not _is_map(path) and not any(kind in value for kind in KINDS):
         for key, part in value.items():
             _set(config, (*path, str(key)), part)
         return
+    if value is None and old is not None and not _may_be_none(config, path):
+        raise ValueError(f"--config.{'.'.join(path)}=None: expected {_like(old)}")
     with parent.ignore_type():
         parent[path[-1]] = _as(old, value, f"--config.{'.'.join(path)}")
+
+
+def _may_be_none(config: ConfigDict, path: tuple[str, ...]) -> bool:
+    """Whether a field is None where a config leaves it out."""
+    known: Any = {**optional(config), "optimizer": options(config.optimizer.name)}
+    for name in path:
+        if not isinstance(known, dict) or name not in known:
+            return False
+        known = known[name]
+    return known is None
 
 
 def _add(config: ConfigDict, path: tuple[str, ...], key: str) -> None:
@@ -239,8 +248,13 @@ def _as(old: Any, new: Any, path: str) -> Any:
     named = isinstance(old, str) and isinstance(new, tuple | list)
     if old is None or new is None or named or type(old) is type(new):
         return new
-    kind = type(old).__name__
-    raise ValueError(f"{path}={new!r}: expected {kind} like {old!r}")
+    raise ValueError(f"{path}={brief(new)}: expected {_like(old)}")
+
+
+def _like(old: Any) -> str:
+    if isinstance(old, ConfigDict):
+        return f"a group of fields, set one by one: {', '.join(map(str, old)) or 'none as yet'}"
+    return f"{type(old).__name__} like {brief(old)}"
 
 
 def keep(config: ConfigDict, path: Path) -> list[str]:

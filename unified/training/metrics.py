@@ -5,7 +5,9 @@ its steps. Step metrics stay on the device until the next step is under way; the
 checked and added to the window.
 """
 
+import contextlib
 import json
+import logging
 import math
 import os
 import time
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from unified.training.feed import Fed
 from unified.training.step import Losses
@@ -117,11 +121,20 @@ class Journal:
     """Appends metrics to `metrics.jsonl` and TensorBoard under `folder`; each step once.
 
     `after` is the step that the run goes on from: later lines, of a run that was killed, go.
-    With `write=False` (not the first process) it does nothing.
+    With `write=False` (not the first process) it does nothing. Where a file cannot be written, a
+    full disk say, `tell` is told once, and the run goes on: of the lines lost, none is half there.
+    Raises ValueError for a `metrics.jsonl` of something else.
     """
 
-    def __init__(self, folder: Path, *, after: int = 0, write: bool = True):
-        self._write = write
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        after: int = 0,
+        write: bool = True,
+        tell: Callable[[str], None] = logging.warning,
+    ):
+        self._write, self.tell, self._told = write, tell, False
         if not write:
             return
         path = folder / "metrics.jsonl"
@@ -129,34 +142,83 @@ class Journal:
         draft = path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(draft, path)
-        self._file = path.open("a")
-        board = folder / "tensorboard"
-        self._board = SummaryWriter(str(board), purge_step=after + 1 if board.exists() else None)
+        self._file = path.open("ab", buffering=0)
+        self._board = Board(folder / "tensorboard", after)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         if not self._write:
             return
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
-        for name, value in finite.items():
-            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        try:
+            self._append((json.dumps({"step": step, **finite}) + "\n").encode())
+            self._board.write(step, finite)
+        except OSError as error:
+            if not self._told:
+                self.tell(f"step {step}: metrics cannot be written ({error}); the run goes on")
+            self._told = True
+
+    def _append(self, line: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        written = 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: Any) -> None:
         if self._write:
-            self._file.close()
-            self._board.close()
+            with contextlib.suppress(OSError):  # told by then
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+
+class Board:
+    """An event file of TensorBoard, written at once: a thread of its own could not say what fails.
+
+    What other event files of the `folder` say of later steps than `after` goes.
+    """
+
+    def __init__(self, folder: Path, after: int):
+        goes_on = folder.exists()
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        if goes_on:
+            self._events.write_event(Event(step=after + 1, file_version="brain.Event:2"))
+            begun = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=after + 1, session_log=begun))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            tag = name if "/" in name else f"train/{name}"
+            event = Event(wall_time=time.time(), step=step, summary=scalar(tag, value))
+            self._events.write_event(event)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a `metrics.jsonl`; a last one cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    """The lines of a `metrics.jsonl`; a last one cut short by a kill is left out.
+
+    Raises ValueError for a line that no run has written.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    *whole, _ = content.split(b"\n")
+    return [_line(text, path, number) for number, text in enumerate(whole, 1)]
+
+
+def _line(text: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            return line
+    except ValueError:
+        pass
+    raise ValueError(f"{path}:{number} is no line of metrics: take it out, or move the file away")

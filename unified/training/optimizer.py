@@ -120,6 +120,10 @@ def make_optimizer(
         optimizer = make(learning_rate=lambda step: schedule(step, end), **config)
         return optax.with_extra_args_support(optax.chain(*before, optimizer, *after))
 
+    try:
+        until(total_steps)
+    except (AttributeError, TypeError, ValueError) as error:  # of an option
+        raise ValueError(f"optimizer.{name}: {error}") from error
     return Optimizer(until, schedule, total_steps)
 
 

@@ -13,12 +13,28 @@ def join() -> None:
     """Makes this process one of several.
 
     TPU pods, SLURM and Open MPI are recognised; elsewhere every process is told by
-    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Raises
+    ValueError where there are none of these.
     """
-    number = lambda name: int(os.environ[name]) if name in os.environ else None
-    jax.distributed.initialize(
-        num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
-    )
+    try:
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+        )
+    except Exception as error:  # each cluster has its own kinds
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"--distributed: {why}: outside of TPU pods, SLURM and Open MPI set "
+            "JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and "
+            "JAX_PROCESS_ID for every process, or leave --distributed out for a single one"
+        ) from error
+
+
+def _number(name: str) -> int | None:
+    if (text := os.environ.get(name)) is None:
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"{name}={text!r} is no whole number")
+    return int(text)
 
 
 def are_several() -> bool:

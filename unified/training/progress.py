@@ -16,12 +16,19 @@ class Display:
     """Prints to the terminal of the first process; others stay silent (`show=False`)."""
 
     def __init__(self, total: int, losses: Iterable[str], *, show: bool = True):
-        self.console = Console(quiet=not show, soft_wrap=True, highlight=False)
+        # What is printed holds paths and texts of users: brackets in it are no markup.
+        self.console = Console(
+            quiet=not show, soft_wrap=True, markup=False, emoji=False, highlight=False
+        )
         self._losses, self._total = tuple(losses), total
         self._begun = False
         self._bar: Progress | None = None
         if self.console.is_terminal and show:
-            columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}", markup=False),
+            )
             self._bar = Progress(*columns, console=self.console, refresh_per_second=4)
             self._bar.start()
             self._task = self._bar.add_task("compiling", total=total)
