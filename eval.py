@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"eval.py: error: {one_line(error)}", file=sys.stderr)
         return 2
-    Console().print(report.table(values, f"evaluation of {args.checkpoint}"))
+    Console().print(report.table(values, f"evaluation of {args.checkpoint}", report.LINES))
     print(f"wrote {folder}")
     return 0
 

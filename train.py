@@ -336,7 +336,9 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
         model = nnx.merge(run.setup.task.model, params)
         folder = run.workdir / "evaluation"
         values = run.recipe.evaluate(model, run.config, folder, validated or None)
-    run.display.print(report.table(values, f"evaluation after {int(state.step)} steps"))
+    run.display.print(
+        report.table(values, f"evaluation after {int(state.step)} steps", report.LINES)
+    )
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

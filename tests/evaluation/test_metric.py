@@ -27,17 +27,16 @@ def test_the_error_of_few_examples_does_not_vanish_and_that_of_many_is_the_usual
     assert metric.wilson(p, n) == pytest.approx(error, rel=1e-3)
 
 
-def test_losses_are_told_by_group_task_and_name():
-    metrics = {
-        "a/loss/edit/flow/t0.25-0.50": 0.4,
-        "a/loss/edit": 2.0,
-        "a/loss": 3.0,
-        "a/vqa/x": 1.0,
-    }
-    assert metric.losses(metrics) == {
-        "a": {"edit": {"flow/t0.25-0.50": 0.4, "all": 2.0}, "all": {"all": 3.0}}
-    }
-    assert [name for name in metrics if not metric.is_loss(name)] == ["a/vqa/x"]
+def test_what_is_most_telling_is_all_of_every_task_then_whole_tasks_in_order():
+    names = ["a/draw/colour", "a/draw/all", "a/answer/what", "a/answer/where", "a/answer/all"]
+    names += ["a/edit/all", "a/reconstruct/psnr", "a/loss/draw", "a/loss/draw/flow", "a/loss/all"]
+    _, rows = metric.rows(dict.fromkeys(names, 1.0))
+    least = ["a/draw/all", "a/answer/all", "a/edit/all", "a/reconstruct/psnr", "a/loss/all"]
+    told = lambda n: [f"a/{r.task}/{r.measure}" for r in metric.most_telling(rows, n)]
+    assert told(0) == least
+    assert told(7) == ["a/draw/colour", *least]
+    assert set(told(9)) == {*names} - {"a/loss/draw", "a/loss/draw/flow"}
+    assert set(told(11)) == {*names}
 
 
 def test_nothing_measured_is_nothing_reported():

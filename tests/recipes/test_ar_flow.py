@@ -286,7 +286,7 @@ def test_what_a_config_leaves_out_can_be_said_and_changes_nothing(variant):
     config, said = small(variant), configs.complete(small(variant))
     spelt = {path for path, _ in leaves(config.to_dict())}
     left_out = {path: x for path, x in leaves(ar_flow.defaults(config)) if path not in spelt}
-    assert {".drawing.renorm", ".data.train.emoji.size", ".benchmark.shown"} <= left_out.keys()
+    assert {".drawing.renorm", ".data.train.emoji.length", ".benchmark.shown"} <= left_out.keys()
     for path, value in left_out.items():
         if value == {}:  # whose names are the user's
             continue

@@ -127,7 +127,7 @@ def test_misspelt_fields_of_a_dict_are_named(text, message):
         ("emoji.py", "drawing.renorm=channel", "channel"),
         ("emoji.py", "model.backbone.qkv_bias=true", True),
         ("emoji.py", "benchmark.shown=2", 2),
-        ("emoji.py", "data.train.emoji.size=128", 128),
+        ("emoji.py", "data.train.emoji.length=128", 128),
         ("emoji.py", "data.train.emoji.weight=2", 2.0),
         ("emoji_y.py", "layout.lanes.vae.tasks=edit", ("edit",)),
         ("folder.py:x", "benchmark.examples=2", 2),

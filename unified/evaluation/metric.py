@@ -93,21 +93,6 @@ def has_rates(metrics: Mapping[str, float]) -> bool:
     return any(name.endswith(".stderr") for name in metrics)
 
 
-def is_loss(name: str) -> bool:
-    return name.split("/")[1:2] == ["loss"]
-
-
-def losses(metrics: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
-    """group -> task -> name -> value of the losses; what a name lacks is `all`."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for key, value in metrics.items():
-        if is_loss(key):
-            group, _, *rest = key.split("/", 3)
-            task, name = [*rest, "all", "all"][:2]
-            found.setdefault(group, {}).setdefault(task, {})[name] = value
-    return found
-
-
 def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
     """Columns and rows of a table: tasks in the order of their first appearance, `all` at the end.
 
@@ -135,3 +120,16 @@ def rows(metrics: Mapping[str, float]) -> tuple[list[str], list[Row]]:
     tasks = list(dict.fromkeys(row.task for row in made))
     made.sort(key=lambda row: (tasks.index(row.task), row.measure == "all"))
     return list(columns), made
+
+
+def most_telling(rows: Sequence[Row], count: int) -> list[Row]:
+    """Of rows as `rows` gives them, about `count`: `all` of every task, then the other measures of
+    one task after another, where all of a task still fit."""
+    left = count - len({row.task for row in rows})
+    chosen = {row.task: False for row in rows}
+    for task in chosen:
+        number = sum(row.task == task and row.measure != "all" for row in rows)
+        has_all = any(row.task == task and row.measure == "all" for row in rows)
+        if number <= left or not has_all:
+            chosen[task], left = True, left - number
+    return [row for row in rows if row.measure == "all" or chosen[row.task]]

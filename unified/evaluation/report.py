@@ -16,6 +16,8 @@ from unified.evaluation.card import Section
 from unified.message import one_line
 
 METRICS, SHEET, PAGE = "metrics.json", "samples.png", "report.html"
+LINES = 25  # of a table that a program prints in the end
+FRAME = 7  # lines of a table beside its rows, with the title
 
 
 def write(
@@ -34,18 +36,21 @@ def write(
             sheet.draw(title, sections).save(file, "PNG")
 
 
-def table(metrics: Mapping[str, float], title: str = "Evaluation") -> Group:
-    """The measures for a terminal of 80 columns, the losses below in a table of their own.
+def table(
+    metrics: Mapping[str, float], title: str = "Evaluation", lines: int | None = None
+) -> Group:
+    """The measures for a terminal of 80 columns: a column for each group (say, split), a row for
+    each task, which says how much was all right, and below it one for each other measure.
 
-    A row each, under the name of its task; a column for each group (say, split).
+    In no more than so many `lines` where they hold a row for each task: measures are left out, and
+    it is said where they are.
     """
-    rates = "rates in per cent ± standard error (Wilson); n examples"
-    caption = rates if metric.has_rates(metrics) else ""
-    columns, rows = metric.rows({k: v for k, v in metrics.items() if not metric.is_loss(k)})
+    columns, rows = metric.rows(metrics)
     pairs = [columns[i : i + 2] for i in range(0, len(columns), 2)]  # as many as 80 columns hold
-    made = [_measures(rows, pair, caption) for pair in pairs]
-    made += [_losses(*losses) for losses in metric.losses(metrics).items()]
-    return Group(plain(title, "bold"), *made)
+    shown = rows if lines is None else metric.most_telling(rows, lines // len(pairs) - FRAME)
+    rates = ["rates in per cent ± standard error (Wilson)", "n examples"]
+    said = rates * metric.has_rates(metrics) + [f"more in {PAGE}"] * (len(shown) < len(rows))
+    return Group(plain(title, "bold"), *(_measures(shown, p, "; ".join(said)) for p in pairs))
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -54,38 +59,20 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def _measures(rows: Sequence[metric.Row], columns: Sequence[str], caption: str) -> Table:
-    made = _frame(caption)
-    for column in columns:
-        made.add_column(plain(column), justify="right", overflow="fold")
-        made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
-    task = ""
-    for row in (row for row in rows if row.cells.keys() & set(columns)):
-        if row.task != task:
-            task = row.task
-            made.add_row(plain(task, "bold"))
-        texts = itertools.chain(*(_texts(row.cells.get(column)) for column in columns))
-        made.add_row(plain("  " * bool(task) + row.measure), *texts)
-    return made
-
-
-def _losses(group: str, tasks: Mapping[str, Mapping[str, float]]) -> Table:
-    """A row for each task, a column for each loss; `all` is their weighted sum."""
-    made = _frame(f"losses of {group}; t: flow time, from data (0) to noise (1)")
-    names = dict.fromkeys(name for losses in tasks.values() for name in losses if name != "all")
-    for name in (*names, "all"):
-        head = name.replace("/", "\n").replace("-", "-\n")  # `flow/t0.25-0.50` takes 6 columns
-        made.add_column(plain(head), justify="right", overflow="fold")
-    for task, losses in tasks.items():
-        shown = (str(metric.Cell(losses[n])) if n in losses else "" for n in (*names, "all"))
-        made.add_row(plain(task), *shown)
-    return made
-
-
-def _frame(caption: str) -> Table:
     made = Table(
         caption=plain(caption), caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     made.add_column("", overflow="fold")
+    for column in columns:
+        made.add_column(plain(column), justify="right", overflow="fold")
+        made.add_column("(chance) n", justify="right", style="dim", overflow="fold")
+    for task, measures in itertools.groupby(rows, key=lambda row: row.task):
+        cells = {row.measure: row.cells for row in measures if row.cells.keys() & set(columns)}
+        texts = lambda cells: itertools.chain(*(_texts(cells.get(column)) for column in columns))
+        if task and cells:
+            made.add_row(plain(task, "bold"), *texts(cells.pop("all", {})))
+        for measure, found in cells.items():
+            made.add_row(plain("  " * bool(task) + measure), *texts(found))
     return made
 
 
