@@ -19,7 +19,7 @@ WORLD = {
     "questions": ("what", "colour"),
     "edits": ("recolour",),
 }
-TASKS = {"generate": 5.0, "vqa": 2.0, "edit": 2.5}
+TASKS = {"generate": 5.0, "vqa": 2.5, "edit": 2.5}
 
 
 def get_config():
@@ -38,7 +38,7 @@ def get_config():
     config.data.lookahead = 16
 
     lanes = config.layout.lanes
-    lanes.text.update({"budget": 64, "losses": 16})
+    lanes.text.update({"budget": 48, "losses": 16})
     lanes.vit.update({"budget": 32, "min_side": 32, "max_side": 32})
     lanes.vae.update({"count": 4, "height": 32, "width": 32})
     width = {"embed_dim": 128, "mlp_dim": 256}

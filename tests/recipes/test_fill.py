@@ -9,17 +9,21 @@ from unified.data.emoji import tasks
 from unified.recipes import ar_flow
 from unified.training import config as configs
 
-FILES = sorted((Path(__file__).parents[2] / "configs").glob("emoji*.py"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted([*CONFIGS.glob("emoji*.py"), CONFIGS / "quick.py"])
 
 
 @pytest.fixture(autouse=True)
 def blank(monkeypatch):
     """Scenes are not rendered: a row takes a picture by its size."""
-    picture = np.zeros((64, 64, 3), np.uint8)
-    monkeypatch.setattr(tasks, "render", lambda scene: picture)
+    blank = lambda scene: np.zeros((scene.side, scene.side, 3), np.uint8)
+    monkeypatch.setattr(tasks, "render", blank)
 
 
-LEAST = {"emoji_long": 0.90}  # slots of text for six questions, which most pictures are not asked
+LEAST = {
+    "emoji_long": 0.90,  # slots of text for six questions, which most pictures are not asked
+    "quick": 0.90,  # three examples a row, of which any has to fit
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
