@@ -58,7 +58,9 @@ def make_plans(clock, start, stop) -> Plans:
 
     Which one is used shows when the program is compiled for a platform; the others are dead code.
     """
-    return {name: kernel.default_plan(clock, start, stop) for name, (_, kernel) in KERNELS.items()}
+    with jax.enable_x64(False):  # kernels count in 32 bits, whatever the program around them does
+        args = (clock, start, stop)
+        return {name: kernel.default_plan(*args) for name, (_, kernel) in KERNELS.items()}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -126,7 +128,11 @@ def _is_partitioned() -> bool:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *rest):
     """A kernel's forward or backward; the reference's if the plan has overflowed."""
-    module = KERNELS[name][1]
+    with jax.enable_x64(False):
+        return _in_32_bits(KERNELS[name][1], name, way, interpret, call, qkv, mask, *rest)
+
+
+def _in_32_bits(module, name, way, interpret, call, qkv, mask, *rest):
     plan = mask.plan_of(name) or module.default_plan(*mask[:3])
 
     def kernel(qkv, mask, *rest):

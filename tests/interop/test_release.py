@@ -48,6 +48,32 @@ def test_bfloat16_storage_halves_the_weights_and_merge_restores_the_dtype(params
     np.testing.assert_allclose(merged["embed"]["table"], params["embed"]["table"], rtol=2**-8)
 
 
+def test_a_flipped_bit_is_told_by_name_unless_nobody_asks(params, tmp_path):
+    release.save(tmp_path, params, {})
+    weights = tmp_path / release.WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[content.index(np.float32(5 / 7).tobytes())] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged: not as they were saved: embed/table$"):
+        release.load(tmp_path)
+    release.load(tmp_path, verify=False)
+    (tmp_path / release.CHECKSUMS).unlink()  # as of a release that never had any
+    release.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{]", '{"steps": 3}', "null"])
+def test_checksums_that_are_none_are_told(text, params, tmp_path):
+    release.save(tmp_path, params, {})
+    (tmp_path / release.CHECKSUMS).write_text(text)
+    with pytest.raises(ValueError, match=r"is damaged: (checksums.json holds no|not as they were)"):
+        release.load(tmp_path)
+
+
+def test_the_releases_that_ship_have_checksums():
+    for name in ("emoji", "autoencoder"):
+        assert (release.resolve(f"unified/checkpoints/{name}") / release.CHECKSUMS).exists()
+
+
 def test_merge_names_the_parameters_that_do_not_fit_in_one_line(params):
     loaded = {"embed": {"table": np.zeros((2, 4))}, "runs": params["runs"], "extra": np.zeros(1)}
     with pytest.raises(ValueError) as caught:

@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, hold everything, and fit another number of devices."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -9,12 +10,13 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unified import sharding
-from unified.training.checkpoint import Checkpoints, Misfit
+from unified.training.checkpoint import Checkpoints, Misfit, Unsaved
 from unified.training.step import TrainState
 
 
@@ -99,6 +101,91 @@ def test_a_damaged_checkpoint_is_named_with_the_older_one(part, tmp_path, monkey
         shutil.rmtree(tmp_path / "7")
     with Checkpoints(tmp_path) as checkpoints:
         assert_same(checkpoints.restore(abstract(state(0))).state, state(5))
+
+
+@pytest.mark.parametrize("part", ["ema", "params", "step", "host"])
+def test_what_is_not_as_it_was_saved_is_told_by_name(part, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state(7), {"inputs": [1]}, {})
+    metadata = tmp_path / "7/host/metadata"
+    saved = json.loads(metadata.read_text())
+    names = {
+        "ema": "ema/layers/0",
+        "params": "params/frozen",
+        "step": "step",
+        "host": "host/metadata",
+    }
+    if part == "host":
+        saved["inputs"] = [2]
+    else:
+        saved["checksums"][names[part]] += "0"
+    metadata.write_text(json.dumps(saved))
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=f"not as they were saved: {names[part]}"):
+            checkpoints.restore(abstract(state(0)))
+        assert checkpoints.restore(abstract(state(0)), verify=False).step == 7
+
+
+@pytest.mark.parametrize("host", ["[]", "null", '"x"', "3", "{"])
+def test_metadata_that_are_no_fields_are_a_line(host, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state(7), {}, {})
+    (tmp_path / "7/host/metadata").write_text(host)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=r"/7 cannot be read .* delete it to begin anew"),
+    ):
+        checkpoints.restore(abstract(state(0)))
+
+
+def test_a_checkpoint_that_was_renamed_is_told(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state(7), {}, {})
+    (tmp_path / "7").rename(tmp_path / "50")
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(
+            ValueError, match=r"/50 cannot be read \(it holds step 7: has it been renamed"
+        ),
+    ):
+        checkpoints.restore(abstract(state(0)))
+
+
+def test_torn_twins_of_a_step_are_both_set_aside(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state(5), {}, {})
+    for _ in range(3):
+        (tmp_path / "8/state").mkdir(parents=True)
+        with Checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.steps == [5]
+    assert {p.name for p in tmp_path.iterdir()} == {"5", "8.torn", "8.torn1", "8.torn2"}
+
+
+def test_a_failed_save_is_a_line_and_the_second_in_a_row_the_end(tmp_path, monkeypatch):
+    told, good = [], ocp.CheckpointManager.save
+
+    def save(manager, step, **kwargs):
+        if step in (2, 4, 5):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return good(manager, step, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", save)
+    with Checkpoints(tmp_path, tell=told.append) as checkpoints:
+        for step in (1, 2, 3, 4):  # a good one between, so that it goes on
+            checkpoints.save(step, state(step), {}, {})
+        with pytest.raises(Unsaved, match=r"step 5 .*No space left.* last good checkpoint: .*/3$"):
+            checkpoints.save(5, state(5), {}, {})
+        assert checkpoints.steps == [1, 3]
+    assert [line[:25] for line in told] == [f"step {step} could not be saved" for step in (2, 4)]
+    assert all("The run goes on until the next save fails too" in line for line in told)
+
+
+def test_a_folder_that_is_gone_is_a_failed_save(tmp_path):
+    told: list[str] = []
+    with Checkpoints(tmp_path / "run/checkpoints", tell=told.append) as checkpoints:
+        checkpoints.save(1, state(1), {}, {})
+        assert not checkpoints.wait()
+    assert len(told) == 1 and "last good checkpoint: none" in told[0]
 
 
 def test_a_half_written_checkpoint_is_never_chosen(tmp_path):

@@ -47,7 +47,9 @@ def table(
     """
     columns, rows = metric.rows(metrics)
     pairs = [columns[i : i + 2] for i in range(0, len(columns), 2)]  # as many as 80 columns hold
-    shown = rows if lines is None else metric.most_telling(rows, lines // len(pairs) - FRAME)
+    shown = (
+        rows if lines is None else metric.most_telling(rows, lines // max(len(pairs), 1) - FRAME)
+    )
     rates = ["rates in per cent ± standard error (Wilson)", "n examples"]
     said = rates * metric.has_rates(metrics) + [f"more in {PAGE}"] * (len(shown) < len(rows))
     return Group(plain(title, "bold"), *(_measures(shown, p, "; ".join(said)) for p in pairs))

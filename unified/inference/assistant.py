@@ -303,6 +303,7 @@ def load(
     *,
     keep_compiled: bool = False,
     trust: bool = False,
+    verify: bool = True,
     **options,
 ) -> Assistant:
     """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
@@ -313,6 +314,7 @@ def load(
 
     A folder of weights is data, whoever made it: nothing of it is run, and its config may name code
     of this package alone. `trust` allows any, as of a program of your own (SECURITY.md).
+    `verify` compares the parameters with the checksums that were saved beside them.
 
     A request of a new shape (number of requests, length, steps) compiles for seconds.
     `keep_compiled` keeps all that this process compiles for the next one, as `compiled.keep` says.
@@ -320,7 +322,7 @@ def load(
     if keep_compiled:
         compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
-    params, config = models.read(path, trust=trust)
+    params, config = models.read(path, trust=trust, verify=verify)
     model = models.assemble(params, config, path)
     with models.config_of(path):
         return Assistant(model, config, **options)

@@ -18,17 +18,20 @@ DEFAULT = "unified/checkpoints/emoji"
 TOKENIZER = "tokenizer.json"  # in a release, and in a run
 
 
-def read(path: PathLike = DEFAULT, *, trust: bool = False) -> tuple[Params, dict[str, Any]]:
+def read(
+    path: PathLike = DEFAULT, *, trust: bool = False, verify: bool = True
+) -> tuple[Params, dict[str, Any]]:
     """`(params, config)` of a release, or of a run's newest checkpoint (averaged where it is).
 
     The folder is data, from whoever made it: its config may name code of this package alone, and a
     tokenizer in the folder or in this package. `trust` allows any, as a program of one's own.
+    `verify` compares the parameters with the checksums that were saved beside them.
 
     Raises FileNotFoundError for a folder that is neither, ValueError for a damaged one and for a
     config that is not trusted.
     """
     folder = release.resolve(path)
-    params, config = (run if run.is_run(folder) else release).load(path)
+    params, config = (run if run.is_run(folder) else release).load(path, verify=verify)
     if not trust:
         names.check(config, path)
     if not isinstance(config.get("tokenizer", ""), str):

@@ -1,4 +1,5 @@
-"""A released model is a folder: `config.json`, `model.safetensors` and, say, `tokenizer.json`.
+"""A released model is a folder: `config.json`, `model.safetensors`, `checksums.json` of its
+parameters and, say, `tokenizer.json`.
 
 A parameter's name in the file is its path in the nested dict joined by "/", the same name that
 freeze patterns and error messages use. Paths may be local, remote (anything `etils.epath` opens)
@@ -18,9 +19,10 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from unified import checksum
 from unified.message import one_line
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.json", "checksums.json"
 LARGEST = 2**26  # bytes of a config
 DEEPEST = 32  # levels of a config, and of the dict of parameters
 
@@ -64,20 +66,21 @@ def save(
     (folder / CONFIG).unlink(missing_ok=True)
     flat = {name: _stored(leaf, storage) for name, leaf in flatten(params).items()}
     (folder / WEIGHTS).write_bytes(safetensors.numpy.save(flat))
+    (folder / CHECKSUMS).write_text(json.dumps(checksum.checksums(flat), indent=1) + "\n")
     for file in map(epath.Path, files):
         (folder / file.name).write_bytes(file.read_bytes())
     text = json.dumps(config, indent=1, default=lambda node: node.to_dict())
     (folder / CONFIG).write_text(text + "\n")
 
 
-def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
+def load(path: PathLike, *, verify: bool = True) -> tuple[Params, dict[str, Any]]:
     """Reads `(params, config)` of a release folder: numpy arrays in the stored dtype, plain json
     with tuples for lists.
 
     Nothing of it is run: the config is as it was found, see `unified.names.check`. Raises
     `FileNotFoundError` that names the missing file, `ValueError` for a damaged one. `merge` checks
     the parameters against a model's and gives them its dtypes and keys (a place in an `nnx.List` is
-    an int in the model, a string here).
+    an int in the model, a string here). `verify`: against their checksums, where there are some.
     """
     folder = resolve(path)
     for name in (CONFIG, WEIGHTS):
@@ -89,7 +92,10 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
             )
     try:
         tensors = safetensors.deserialize(read_file(folder / WEIGHTS))
-        return unflatten({n: _array(n, tensor) for n, tensor in tensors}), load_config(folder)
+        flat = {n: _array(n, tensor) for n, tensor in tensors}
+        if verify and is_file(folder / CHECKSUMS):
+            _verify(flat, read_file(folder / CHECKSUMS))
+        return unflatten(flat), load_config(folder)
     except (MemoryError, safetensors.SafetensorError, _Damaged) as error:
         why = one_line(error) or "it does not fit in memory"
         raise ValueError(f"released model {os.fspath(path)!r} is damaged: {why}") from error
@@ -97,6 +103,17 @@ def load(path: PathLike) -> tuple[Params, dict[str, Any]]:
 
 class _Damaged(ValueError):
     """Weights that are a whole file, but of no model of ours."""
+
+
+def _verify(flat: Mapping[str, np.ndarray], said: bytes) -> None:
+    """Raises _Damaged, naming them, for parameters that are not those of the checksums."""
+    try:
+        wanted = json.loads(said)
+        names = checksum.damaged(flat, {str(name): text for name, text in wanted.items()})
+    except (AttributeError, RecursionError, ValueError) as error:
+        raise _Damaged(f"{CHECKSUMS} holds no checksums: {error}") from error
+    if names:
+        raise _Damaged(f"not as they were saved: {checksum.several(names)}")
 
 
 def load_config(folder: PathLike) -> dict[str, Any]:
