@@ -164,6 +164,15 @@ def test_without_a_name_a_tpu_gets_the_kernel_and_a_cpu_the_reference():
     close(attend(*qkv, *mask), run_sum(qkv, mask), 1e-6)
 
 
+def test_kernels_count_in_32_bits_in_a_program_of_64():
+    qkv, mask = inputs(256, 256, 1, 1, 16, 16)
+    with jax.enable_x64(True):
+        attend = jax.jit(jax.grad(lambda *args: jnp.sum(interval_attention(*args)), (0, 1, 2)))
+        traced = attend.trace(*qkv, *mask)
+        assert traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 2
+        close(attend(*qkv, *mask), run_sum(qkv, mask), 1e-6)
+
+
 def test_decoding_on_a_tpu_runs_the_reference_since_one_query_would_waste_a_block():
     (q, k, v), (clock, *keys) = inputs(1, 256, 1, 1, 16, 16)
     traced = jax.jit(interval_attention).trace(q, k, v, clock, *keys)
