@@ -165,16 +165,16 @@ def show(results: list[Result]) -> None:
     threads, cores = torch.get_num_threads(), os.cpu_count()
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
     title = f"{versions}, {threads} threads of {cores} cores; ms: least (median)"
-    columns = ("", "ours", "torch", "ours, tokens/s", "torch / ours", "pairs", "load", "cores had")
-    table = Table(*columns, title=title)
+    table = Table(title=title)
+    for column in ("", "ours", "torch", "torch / ours", "tokens/s", "pairs", "load", "cores had"):
+        table.add_column(column, no_wrap=True)
     for case, race in results:
         times = (f"{x.least * 1e3:.1f} ({x.median * 1e3:.1f})" for x in (race.ours, race.theirs))
-        rate = f"{case.tokens / race.ours.least:,.0f}"
         ratio = "{:.2f} ({:.2f} to {:.2f})".format(race.ratio, *race.quartiles)
+        rate, pairs = f"{case.tokens / race.ours.least:,.0f}", str(len(race.ours.wall))
         had = f"{race.ours.cores:.2f}, {race.theirs.cores:.2f}"
-        pairs = str(len(race.ours.wall))
-        table.add_row(case.name, *times, rate, ratio, pairs, f"{race.load:.1f}", had)
-    Console(width=120).print(table)
+        table.add_row(case.name, *times, ratio, rate, pairs, f"{race.load:.1f}", had)
+    Console(width=130).print(table)
     if loud := [result.case.name for result in results if not result.race.quiet]:
         print(f"disturbed (mean over least above {timing.QUIET}): {'; '.join(loud)}")
 

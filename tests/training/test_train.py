@@ -22,6 +22,7 @@ from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
 from unified.training import stop
 from unified.training.metrics import read
+from unified.training.progress import Display
 from unified.training.stop import Stop
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,25 @@ def test_a_killed_run_resumes_with_the_same_losses(start, tmp_path):
     assert run(tmp_path / "moved") == 0  # in this process, on eight devices
     moved = losses(tmp_path / "moved")
     np.testing.assert_allclose(list(moved.values()), list(want.values()), rtol=1e-4)
+
+
+def test_a_run_that_breaks_off_resumes_with_the_same_losses(tmp_path, monkeypatch):
+    """In this process; the slow tests kill one."""
+    whole, broken, advance = tmp_path / "whole", tmp_path / "broken", Display.advance
+
+    def until(self, step, fed):
+        if step == 11:
+            raise KeyboardInterrupt
+        advance(self, step, fed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Display, "advance", until)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken)
+    assert sorted(os.listdir(broken / "checkpoints")) == ["4", "8"]
+    assert run(broken) == run(whole) == 0
+    assert list(losses(broken)) == [3, 6, 9, 12, 15, 18]
+    assert losses(broken) == losses(whole)
 
 
 @pytest.mark.slow
