@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train finetune test parity lint clean
+.PHONY: train finetune test test-all parity lint clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -14,7 +14,10 @@ finetune: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/finetune.py --workdir runs/finetune
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto -m "not parity and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not parity and not gpu"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not parity and not gpu"
 
 # PyTorch is pinned, so that a CPU build of it can be installed beforehand.
 parity: $(VENV)/.installed-parity

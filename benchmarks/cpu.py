@@ -4,17 +4,15 @@
     python benchmarks/cpu.py --quick    # a small one, seconds
 
 Losses, gradients, texts and pictures of both sides are compared before anything is timed. Then
-both take turns, so that a busy machine slows both, and the ratio of their median times is
-reported: above 1 means ours is faster. Both use as many threads as there are cores, at most two.
-The autoencoder, which training freezes, is left out on both sides. Needs the parity extra.
+both take turns, call by call, and the ratio of their least times is reported with its range: above
+1 means ours is faster. Both use as many threads as there are cores, at most two. The autoencoder,
+which training freezes, is left out on both sides. Needs the parity extra.
 """
 
 import argparse
 import functools
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +28,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import torch_model, torch_programs, workload
+from benchmarks import timing, torch_model, torch_programs, workload
 from unified.processes import rectified_flow
 from unified.recipes.ar_flow.config import layout, parse
 from unified.training import config as configs
@@ -51,12 +49,7 @@ class Case(NamedTuple):
 
 class Result(NamedTuple):
     case: Case
-    ours: float  # median seconds
-    torch: float
-
-    @property
-    def ratio(self) -> float:
-        return self.torch / self.ours
+    race: timing.Race
 
 
 def settings(quick: bool) -> ConfigDict:
@@ -144,18 +137,7 @@ def _slots(lane) -> int:
     return lane.tokens.clock.shape[1]
 
 
-def race(case: Case, repeats: int) -> Result:
-    """Medians of both sides, taken in turn."""
-    seconds: dict[str, list[float]] = {"ours": [], "torch": []}
-    for _ in range(repeats):
-        for side, run in (("ours", case.ours), ("torch", case.torch)):
-            begin = time.perf_counter()
-            run()
-            seconds[side].append(time.perf_counter() - begin)
-    return Result(case, *(statistics.median(seconds[side]) for side in ("ours", "torch")))
-
-
-def run(quick: bool, repeats: int) -> list[Result]:
+def run(quick: bool, pairs: int, seconds: float) -> list[Result]:
     """Checks and measures every case. Raises AssertionError where the two sides differ."""
     config = settings(quick)
     network = workload.Network.of(config)
@@ -175,17 +157,26 @@ def run(quick: bool, repeats: int) -> list[Result]:
     results = []
     for case in (m() for m in make):
         case.ours(), case.torch()
-        results.append(race(case, repeats))
+        results.append(Result(case, timing.race(case.ours, case.torch, pairs, seconds)))
     return results
 
 
 def show(results: list[Result]) -> None:
-    title = f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    table = Table("", "ours", "torch", "ours, tokens/s", "torch / ours", title=title)
-    for r in results:
-        row = (f"{r.ours * 1e3:.1f} ms", f"{r.torch * 1e3:.1f} ms")
-        table.add_row(r.case.name, *row, f"{r.case.tokens / r.ours:,.0f}", f"{r.ratio:.2f}")
-    Console().print(table)
+    threads, cores = torch.get_num_threads(), os.cpu_count()
+    versions = f"jax {jax.__version__}, torch {torch.__version__}"
+    title = f"{versions}, {threads} threads of {cores} cores; ms: least (median)"
+    table = Table(title=title)
+    for column in ("", "ours", "torch", "torch / ours", "tokens/s", "pairs", "load", "cores had"):
+        table.add_column(column, no_wrap=True)
+    for case, race in results:
+        times = (f"{x.least * 1e3:.1f} ({x.median * 1e3:.1f})" for x in (race.ours, race.theirs))
+        ratio = "{:.2f} ({:.2f} to {:.2f})".format(race.ratio, *race.quartiles)
+        rate, pairs = f"{case.tokens / race.ours.least:,.0f}", str(len(race.ours.wall))
+        had = f"{race.ours.cores:.2f}, {race.theirs.cores:.2f}"
+        table.add_row(case.name, *times, ratio, rate, pairs, f"{race.load:.1f}", had)
+    Console(width=130).print(table)
+    if loud := [result.case.name for result in results if not result.race.quiet]:
+        print(f"disturbed (mean over least above {timing.QUIET}): {'; '.join(loud)}")
 
 
 def limit_threads() -> None:
@@ -198,14 +189,15 @@ def limit_threads() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small model, to see that it works")
-    parser.add_argument("--repeats", type=int, default=0, help="default: 15, quick 2")
+    parser.add_argument("--pairs", type=int, default=12, help="of calls for each case, at least")
+    parser.add_argument("--seconds", type=float, default=30, help="for each case, at least")
     flags = parser.parse_args()
     limit_threads()
     memory.keep_freed_memory()  # as train.py does; it serves both sides
     if flags.quick:  # compiles more than it computes
         flag = " --xla_backend_optimization_level=0"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flag
-    show(run(flags.quick, flags.repeats or (2 if flags.quick else 15)))
+    show(run(flags.quick, *((2, 0.0) if flags.quick else (flags.pairs, flags.seconds))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ def flags(devices: int) -> dict[str, str]:
     chosen = {
         "--xla_force_host_platform_device_count": str(devices),
         "--xla_backend_optimization_level": "0",  # compiles 3x faster
+        "--xla_cpu_parallel_codegen_split_count": "1",  # the suite is parallel already
     }
     if version("jaxlib").startswith("0.10."):  # newer ones do not know it
         chosen["--xla_cpu_use_fusion_emitters"] = "false"  # and large programs 2x faster still

@@ -60,7 +60,15 @@ def make_backbone(**changes):
 
 @functools.cache
 def build(cfg):
-    return jax.jit(lambda: Backbone(cfg, rngs=nnx.Rngs(0)))()
+    """Its weights are drawn on the host: initialisers would be compiled anew for every plan."""
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Backbone(cfg, rngs=nnx.Rngs(0))), nnx.Param)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        mean = 1.0 if path[-1] == jax.tree_util.DictKey("scale") else 0.0
+        return jnp.asarray(rng.normal(mean, 0.2, leaf.shape), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, nnx.to_pure_dict(shapes)))
 
 
 def make_embeddings(backbone, tokens, seed=1):

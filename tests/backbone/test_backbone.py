@@ -74,7 +74,10 @@ def test_tokens_without_a_time_run_every_layer(case, backbone, run):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
 
 
-@pytest.mark.parametrize("plan", [{}, {"shared": [[0, 1]], "joint": [[1, 3]]}], ids=str)
+UNEQUAL = pytest.param({"shared": [[0, 1]], "joint": [[1, 3]]}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("plan", [{}, UNEQUAL], ids=str)
 def test_a_scan_is_the_layers_one_by_one(plan, backbone, embeddings, packed, run):
     tokens, _ = packed
     model = backbone(num_layers=3, **plan)
@@ -84,6 +87,7 @@ def test_a_scan_is_the_layers_one_by_one(plan, backbone, embeddings, packed, run
     jax.tree.map(close, run(model, x, tokens), unrolled)
 
 
+@pytest.mark.slow
 def test_gradients_do_not_depend_on_what_is_kept_or_computed_again(backbone, embeddings, packed):
     tokens, _ = packed
     model = backbone()

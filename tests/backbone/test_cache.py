@@ -23,10 +23,11 @@ STEPS = [
 ]
 PLANS = {
     "mixture of transformers": {},
+    "time windows": {"active": [(0.0, 0.5), (0.5, 1.0)]},
     "Y": {"shared": [[0, 1]]},
     "H": {"joint": [[1, 2]]},
-    "time windows": {"active": [(0.0, 0.5), (0.5, 1.0)]},
 }
+LONG_TO_COMPILE = [pytest.param(plan, marks=pytest.mark.slow) for plan in ("Y", "H")]
 
 
 def part(tree, lo, hi):
@@ -38,7 +39,7 @@ def keys_of(model, x, tokens):
     return model(x, tokens, return_keys=True)[1]
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", [*PLANS][:2] + LONG_TO_COMPILE)
 def test_cached_is_uncached(plan, backbone, embeddings, rows, run):
     tokens, kinds = rows(ROWS)
     model = backbone(**PLANS[plan])

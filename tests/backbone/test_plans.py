@@ -74,7 +74,9 @@ def test_y_with_zero_branches_is_its_dense_trunk(backbone, embeddings, packed, r
     x = embeddings(dense, tokens)
     y = backbone(num_layers=3, shared=[[0, 2]])
     tree = params(y)
-    tree["runs"]["0"]["shared"] = params(dense)["runs"]["0"]["shared"]
+    trunk = params(dense)
+    tree["runs"]["0"]["shared"] = trunk["runs"]["0"]["shared"]
+    tree["final_norm"] = dict.fromkeys(BOTH, trunk["final_norm"]["shared"])
     for branch in tree["runs"]["1"].values():
         for name, projection in (("attention", "out"), ("mlp", "down")):
             branch[name][projection]["kernel"] *= 0
@@ -95,10 +97,10 @@ def test_h_with_all_layers_joint_is_a_mixture_of_transformers(
 def test_h_is_a_mixture_of_transformers_where_streams_never_meet(backbone, embeddings, rows, run):
     """Documents of one stream each: it cannot matter which layers are joint."""
     tokens, _ = rows([[[("text", "uuu")], [("clean", "gggg")], [("text", "uu")]]])
-    mixture, h = backbone(num_layers=3), backbone(num_layers=3, joint=[[1, 2]])
+    mixture, h = backbone(), backbone(joint=[[1, 2]])
     tree = params(mixture)
     run_of = lambda i: {s: layers(tree["runs"]["0"][s], i, i + 1) for s in BOTH}
-    tree["runs"] = {str(i): run_of(i) for i in range(3)}
+    tree["runs"] = {str(i): run_of(i) for i in range(2)}
     x = embeddings(h, tokens)
     assert_same(run(with_params(h, tree), x, tokens), run(mixture, x, tokens))
 

@@ -42,7 +42,6 @@ def test_workers_make_the_batches_of_one_process_and_resume_with_another_number(
     assert two.metrics()["examples"] > 0
 
 
-@pytest.mark.slow
 def test_bad_records_of_all_workers_count_together(started):
     bad = started(Numbers(30, bad=range(0, 30, 2)), workers=2, max_bad_records=12)
     with pytest.raises(BadRecordsError, match=r"max_bad_records is 12; one is numbers\.jsonl:"):
@@ -107,7 +106,6 @@ def odd(number):
     raise Odd(1, 2)
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_named(failing):
     named = r"rows \[0, 1\] of the input has ended with exit code -9 \(killed"
     with pytest.raises(RuntimeError, match=named):
@@ -121,7 +119,6 @@ def test_a_killed_worker_is_named(failing):
         next(waiting)
 
 
-@pytest.mark.slow
 def test_errors_come_from_the_worker_as_they_are_with_their_place(failing):
     broken = failing(unplugged)
     next(broken)

@@ -1,5 +1,7 @@
 """What a model is asked, whole: training and generation agree, and a row is as if alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,25 +21,30 @@ pytestmark = pytest.mark.usefixtures("keep_compiled")
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3)]
 QUESTIONS = ["how many?", "what colour is the apple that is left of the dog?", "is it"]
+NOTHING_NOISED = np.zeros((1, 3, 1, 1), np.float32)  # times of the pictures
 EDIT = [Segment(PICTURES[0], views=("vae", "vit")), Segment("make the apple green")]
 
 
-def as_in_training(assistant, segments, latents=None, times=None):
+@functools.partial(jax.jit, static_argnums=0)
+def train_pass(graph, params, batch, latents, times):
+    model = nnx.merge(graph, params)
+    mixed = jnp.where(times > 0, latents, model.encode(batch.lanes["vae"].pixels))
+    x, tokens, time = model.streams(batch, {"vae": mixed}, {"vae": times[..., 0, 0]})
+    return model.lanes(model.backbone(x, tokens, time=time)[0], batch)
+
+
+def as_in_training(assistant, segments, latents=0.0, times=NOTHING_NOISED):
     """Hidden states of the only row of a training batch, by lane."""
     layout = assistant.layout
     spans = expand(Example(tuple(segments)), layout, assistant.tokenizer.encode)
     batch = assemble([[spans]], layout)
+    latents = np.broadcast_to(np.float32(latents), (1, 3, 4, 4))  # 2 x 2 tokens a picture
+    return train_pass(assistant.program.graph, assistant.params, batch, latents, times), batch
 
-    @jax.jit
-    def run(params):
-        model = nnx.merge(assistant.program.graph, params)
-        clean = {"vae": model.encode(batch.lanes["vae"].pixels)}
-        mixed = clean if latents is None else {"vae": jnp.where(times > 0, latents, clean["vae"])}
-        time = {"vae": jnp.zeros((1, 3)) if times is None else times[..., 0, 0]}
-        x, tokens, time = model.streams(batch, mixed, time)
-        return model.lanes(model.backbone(x, tokens, time=time)[0], batch)
 
-    return run(assistant.params), batch
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(graph, params, hidden):
+    return nnx.merge(graph, params).language(hidden)
 
 
 def test_a_drawn_picture_has_the_velocity_of_training(assistant):
@@ -73,10 +80,9 @@ def test_a_greedy_answer_is_the_likeliest_in_training(assistant):
     hidden, batch = as_in_training(assistant, [*question, Segment(said, role="target")])
     lane = batch.lanes["text"]
     assert isinstance(lane, TextTokens)
-    head = jax.jit(lambda params, h: nnx.merge(assistant.program.graph, params).language(h))
-    predicting = lane.loss_index[0, : len(ids)]
-    logits = head(assistant.params, hidden["text"][0, predicting])
-    np.testing.assert_array_equal(jnp.argmax(logits, -1), ids)
+    predicted = hidden["text"][0, lane.loss_index[0]]
+    logits = logits_of(assistant.program.graph, assistant.params, predicted)
+    np.testing.assert_array_equal(np.argmax(logits, -1)[: len(ids)], ids)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "top_k": 50, "top_p": 0.9}])
@@ -117,8 +123,8 @@ def test_a_score_is_the_log_probability_of_the_text_to_be_said(assistant):
     assert scores[0] == pytest.approx(assistant.score(said[:1])[0], rel=1e-5)
     hidden, batch = as_in_training(assistant, said[0])
     lane = batch.lanes["text"]
-    head = jax.jit(lambda params, h: nnx.merge(assistant.program.graph, params).language(h))
-    logits = head(assistant.params, hidden["text"][0, lane.loss_index[0]])
+    predicted = hidden["text"][0, lane.loss_index[0]]
+    logits = logits_of(assistant.program.graph, assistant.params, predicted)
     chosen = jax.nn.log_softmax(logits)[np.arange(len(logits)), lane.loss_target[0]]
     assert scores[0] == pytest.approx(float((chosen * lane.loss_weight[0]).sum()), rel=1e-5)
     assert assistant.score([said[0][:2]]) == [0.0]  # nothing is to be said

@@ -30,7 +30,8 @@ IMPLEMENTATIONS = FLOAT32 | {"gpu": by_name(implementation="gpu")}
 # Kernels are interpreted, which is slow: they take part in a few of the tests.
 each_reference = pytest.mark.parametrize("implementation", REFERENCES)
 each_in_float32 = pytest.mark.parametrize("implementation", FLOAT32)
-every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+simulated = pytest.param("gpu", marks=pytest.mark.slow)
+every_implementation = pytest.mark.parametrize("implementation", [*FLOAT32, simulated])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -96,6 +96,7 @@ def test_callers_get_the_kernels_by_name_or_on_a_hopper_gpu(monkeypatch):
     assert kernels(None) == 3
 
 
+@pytest.mark.slow
 def test_runs_by_name_on_a_cpu_inside_scan_and_remat():
     mask = oracle.pack([SHORT], 83)[:3]
     q, k, v = (x.astype(jnp.bfloat16) for x in inputs(1, 83, 83, 1, 1, 16, 16)[0])

@@ -113,6 +113,7 @@ def test_a_plan_that_overflows_under_vmap_stays_within_its_lists():
     close([got], run(qkv, mask, "reference")[:1], 1e-6)
 
 
+@pytest.mark.slow
 def test_long_keys_go_in_spans_and_long_plans_row_by_row(monkeypatch):
     monkeypatch.setattr(tpu_backward, "KEY_BYTES", 1)  # one block of keys
     monkeypatch.setattr(tpu, "WORDS", 1)

@@ -44,7 +44,10 @@ def split(config):
     return graph, jax.tree.map(draw, nnx.to_pure_dict(shapes))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+LONG_TO_COMPILE = [pytest.param(name, marks=pytest.mark.slow) for name in ("y", "h")]
+
+
+@pytest.mark.parametrize("variant", ["mot", "dense", *LONG_TO_COMPILE])
 def test_counts_are_those_of_the_loss(variant, batches):
     batch = batches[variant]
     graph, params = split(small(variant))
@@ -75,6 +78,7 @@ def test_held_out_pictures_have_a_loss_in_every_bucket_of_time(task):
     assert len(by_time) == 4 and min(by_time) > 0 and sum(by_time) == counts["flow"]
 
 
+@pytest.mark.slow
 def test_a_trained_model_has_the_validation_losses_that_training_reports():
     """For any seed: the table of a run and that of its weights tell the same."""
     config = configs.complete(small(num_layers=1))
@@ -144,6 +148,7 @@ def follow(tokens, read):
     return dataclasses.replace(tokens, **clocks, position=tokens.position + read.position)
 
 
+@pytest.mark.slow
 def test_prefill_and_velocity_agree_with_the_training_pass():
     """Velocity of a noised picture given its cached context == in one uncached pass."""
     config = small()

@@ -22,6 +22,7 @@ from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
 from unified.training import stop
 from unified.training.metrics import read
+from unified.training.progress import Display
 from unified.training.stop import Stop
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,25 @@ def test_a_killed_run_resumes_with_the_same_losses(start, tmp_path):
     np.testing.assert_allclose(list(moved.values()), list(want.values()), rtol=1e-4)
 
 
+def test_a_run_that_breaks_off_resumes_with_the_same_losses(tmp_path, monkeypatch):
+    """In this process; the slow tests kill one."""
+    whole, broken, advance = tmp_path / "whole", tmp_path / "broken", Display.advance
+
+    def until(self, step, fed):
+        if step == 11:
+            raise KeyboardInterrupt
+        advance(self, step, fed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Display, "advance", until)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken)
+    assert sorted(os.listdir(broken / "checkpoints")) == ["4", "8"]
+    assert run(broken) == run(whole) == 0
+    assert list(losses(broken)) == [3, 6, 9, 12, 15, 18]
+    assert losses(broken) == losses(whole)
+
+
 @pytest.mark.slow
 def test_a_killed_run_of_the_default_recipe_resumes_to_the_bit(start, tmp_path):
     """Muon, averages, and rows that hold examples back: all of it is in the checkpoint."""
@@ -132,7 +152,6 @@ def test_a_killed_run_of_the_default_recipe_resumes_to_the_bit(start, tmp_path):
     assert losses(broken, names) == want
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpoint(
     tmp_path, capsys
 ):
@@ -144,7 +163,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpo
     assert max(losses(tmp_path)) == 5
 
 
-@pytest.mark.slow
 def test_too_many_bad_records_stop_the_run_in_two_lines(tmp_path, capfd):
     assert run(tmp_path, "--config.data.bad=6") == 1
     said = capfd.readouterr()
@@ -158,7 +176,6 @@ def test_too_many_bad_records_stop_the_run_in_two_lines(tmp_path, capfd):
     assert "goes on after step 4" in capfd.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_has_what_is_left_of_its_minutes(tmp_path, capsys, monkeypatch):
     clock = iter(range(0, 100000, 2))  # of seconds: the time passes with every look at it
     monkeypatch.setattr(stop, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
@@ -176,7 +193,6 @@ def test_a_run_that_goes_on_has_what_is_left_of_its_minutes(tmp_path, capsys, mo
     assert max(losses(tmp_path)) == ended
 
 
-@pytest.mark.slow
 def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     limited = ("--config.total_steps=100000", "--config.max_minutes=0.01")
@@ -209,7 +225,6 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     assert not np.array_equal(got["head"], params["head"])
 
 
-@pytest.mark.slow
 def test_the_learning_rate_falls_before_the_time_is_over(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Stop, "has_passed", lambda self, share, step: share < 1 and step >= 8)
     limited = ("--config.max_minutes=5", "--config.optimizer.schedule=wsd", "--config.log_every=1")
