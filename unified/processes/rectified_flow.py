@@ -76,11 +76,11 @@ def loss_by_time(
     }
 
 
-def schedule(steps: int, shift: float = 1.0) -> Float[Array, "steps"]:
+def schedule(steps: int, shift: float = 1.0) -> Float[np.ndarray, "steps"]:
     """Sampling times: `steps` points from 1 to 0, shifted; so `steps - 1` Euler steps, as BAGEL."""
     if steps < 2:
         raise ValueError(f"a schedule has at least 2 points (1 Euler step), got {steps}")
-    return shift_time(jnp.linspace(1.0, 0.0, steps), shift)
+    return shift_time(np.linspace(1.0, 0.0, steps), shift).astype(np.float32)
 
 
 def sample(
