@@ -34,7 +34,7 @@ def test_contexts_stay_open_and_say_where_they_go_on(contexts):
     np.testing.assert_array_equal(contexts.position, [5, 1 + 1 + 5, 0])
     assert sorted(contexts.batch.lanes) == ["square", "text", "vit"]  # no request is wide
     text = contexts.batch.lanes["text"]
-    assert text.ids.shape == (3, 32)  # rounded up
+    assert text.ids.shape == (3, 128)  # rounded up
     np.testing.assert_array_equal(text.ids[0, :6], [100, 97, 98, 99, 101, 0])
     np.testing.assert_array_equal(text.tokens.stop[0, :6], [OPEN] * 5 + [0])
     np.testing.assert_array_equal(text.tokens.stop[2], 0)

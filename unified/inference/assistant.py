@@ -137,7 +137,8 @@ class Assistant:
         It ends where the model ends it, at `max_tokens`, or before the first of the strings `stop`.
         """
         lane = self._lanes(TextLane, task)[0]
-        if not 1 <= max_tokens <= (most := most_slots(lane)):
+        most = most_slots(lane)
+        if not 1 <= max_tokens <= most:
             raise ValueError(f"max_tokens={max_tokens} must be at least 1 and at most {most}")
         stops = [stop] if isinstance(stop, str) else list(stop)
         if "" in stops:
