@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified import __version__
+from unified import __version__, output
 from unified.status import Status
 
 EXAMPLES = """\
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace, status: Status) -> str:
     if args.picture is not None and not args.picture.is_file():
         raise FileNotFoundError(f"no picture at {args.picture}")
     if args.output is not None:
-        _check_output(args.output)
+        output.check(args.output)
     with status:
         status.phase("loading the model")
         from unified import devices, inference  # imports JAX
@@ -107,13 +107,13 @@ def generate(assistant: Any, args: argparse.Namespace) -> str:
     if _on_cpu():  # as many as the model has elsewhere, where they cost little
         options.setdefault("candidates", 1)
     [picture] = assistant.generate([args.prompt], seeds=args.seed, **options)
-    return _write(picture, args.output)
+    return output.write(picture, args.output)
 
 
 def edit(assistant: Any, args: argparse.Namespace) -> str:
     options = _given(args, DRAWING)
     [picture] = assistant.edit([args.picture], [args.instruction], seeds=args.seed, **options)
-    return _write(picture, args.output)
+    return output.write(picture, args.output)
 
 
 def answer(assistant: Any, args: argparse.Namespace) -> str:
@@ -258,48 +258,6 @@ def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     values = {name: getattr(args, name, None) for name in options}
     values = {name: value for name, value in values.items() if value is not None}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-
-
-def _check_output(path: Path) -> None:
-    """Raises OSError or ValueError for what could not be written after all the work."""
-    from PIL import Image
-
-    kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
-    try:  # Pillow cannot write all that it reads, and what it cannot read (PDF) is no picture file
-        Image.new("RGB", (16, 16)).save(file, kind)
-        Image.open(file).load()
-    except (KeyError, OSError, ValueError):
-        raise ValueError(
-            f"{path} needs the ending of a picture file that can be written, such as .png"
-        ) from None
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file: name a picture file to write")
-    _put(path, b"", "ab")
-
-
-def _write(picture: Any, path: Path) -> str:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, Image.registered_extensions()[path.suffix.lower()])
-    _put(path, file.getvalue(), "wb")
-    return str(path)
-
-
-def _put(path: Path, data: bytes, mode: str) -> None:
-    """Writes `data`. A file that was not there is not left behind without it."""
-    new, done = not path.exists(), False
-    try:
-        with open(path, mode) as file:
-            file.write(data)
-        done = bool(data)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        if new and not done and path.exists():
-            os.unlink(os.path.realpath(path))
 
 
 if __name__ == "__main__":
