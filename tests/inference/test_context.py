@@ -1,5 +1,8 @@
 """Where a request's tokens lie, in numbers."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +21,9 @@ LAYOUT = Layout(
     end_text=101,
     begin_image=102,
     end_image=103,
+)
+roomy = dataclasses.replace(
+    LAYOUT, lanes=(dataclasses.replace(LAYOUT["text"], budget=128), *LAYOUT.lanes[1:])
 )
 PICTURE = Segment(np.zeros((16, 16, 3), np.uint8), views=("vae", "vit"))
 TEXT = Segment("abc")
@@ -76,3 +82,26 @@ def test_a_request_longer_than_a_row_of_the_training_is_warned_of(request_, said
     assert len(messages) == len(said)
     for message, part in zip(messages, said, strict=True):
         assert part in message
+
+
+def test_texts_of_many_lengths_have_one_shape():
+    shapes = [
+        jax.tree.map(np.shape, pack([[Segment("a" * n)]], roomy, encode)) for n in (1, 50, 126)
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (
+            [Segment("a" * 5000)],
+            "takes 5002 tokens of lane 'text', and the model serves at most ",
+        ),
+        ([PICTURE] * 1025, "takes 4100 tokens of lane 'text', and the model serves at most "),
+    ],
+    ids=["text", "pictures"],
+)
+def test_a_request_that_is_too_long_is_refused(request_, told):
+    with pytest.raises(ValueError, match=told):
+        pack([request_], LAYOUT, encode)
