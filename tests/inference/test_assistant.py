@@ -181,6 +181,19 @@ def test_what_is_not_finite_is_said(part, ask, told, assistant, monkeypatch):
         ask(assistant)
 
 
+def test_numbers_of_64_bits_change_nothing(assistant):
+    """`JAX_ENABLE_X64`, which other code of the same program may need."""
+    ask = lambda: (
+        assistant.answer([(PICTURES[0], "how many?")], max_tokens=6),
+        assistant.generate(["a dog"], seeds=3),
+    )
+    said, [drawn] = ask()
+    with jax.enable_x64(True):
+        again, [other] = ask()
+    assert again == said
+    assert np.abs(drawn.astype(int) - other).max() <= 1
+
+
 def test_more_requests_than_rows_come_in_order(assistant):
     assistant.max_rows, rows = 2, assistant.max_rows
     pairs = list(zip(PICTURES, QUESTIONS, strict=True))
