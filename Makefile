@@ -1,4 +1,4 @@
-# Two commands for a fresh machine: `make train` and `make test`. Needs python3 (3.11 or newer).
+# For a fresh machine: `make train`, `make finetune`, `make test`. Needs python3 (3.11 or newer).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
-	$(BIN)/python train.py --config configs/emoji.py --workdir runs/emoji
+	$(BIN)/python train.py --config configs/quick.py --workdir runs/quick
 
 # Teaches the model that ships something new; see docs/finetune.md for pictures of your own.
 finetune: $(VENV)/.installed

@@ -21,6 +21,8 @@ ALLOWED = {
     "pallas_kernels": set(),
     "configs": set(),
     "unified.message": set(),
+    "unified.output": set(),
+    "unified.status": {"unified.message"},
     "unified.names": set(),
     "unified.sequence": set(),
     "unified.sharding": set(),
@@ -64,7 +66,13 @@ ALLOWED = {
         "unified.tokenizers",
     },
     "unified": {"unified.inference"},  # the package itself, `unified/__init__.py`
-    "unified.cli": {"unified", "unified.inference", "unified.devices", "unified.message"},
+    "unified.cli": {
+        "unified",
+        "unified.inference",
+        "unified.devices",
+        "unified.output",
+        "unified.status",
+    },
 }
 OURS = ("unified", "pallas_kernels", "configs", "train", "eval", "benchmarks", "scripts", "tests")
 

@@ -6,14 +6,17 @@ Arguments are read before anything heavy is imported, so `--help` and mistakes a
 import argparse
 import io
 import json
-import logging
+import os
+import queue
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified import __version__
-from unified.message import one_line
+from unified import __version__, output
+from unified.status import Status
 
 EXAMPLES = """\
 examples:
@@ -27,42 +30,114 @@ with the package is used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    """Runs a command; the exit status: 0, or 1 for a mistake, which is told in a line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if args.output is not None:
-            _check_output(args.output)
-        if args.picture is not None and not args.picture.is_file():
-            raise FileNotFoundError(f"no picture at {args.picture}")
-        logging.basicConfig(format=f"unified {args.command}: %(message)s")
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
-
-        from unified import inference  # imports JAX
-
-        args.run(inference.load(args.checkpoint, keep_compiled=True, trust=args.trust), args)
-    except (OSError, ValueError) as error:
-        print(f"unified {args.command}: error: {one_line(error)}", file=sys.stderr)
+        status = Status("unified", sys.stderr)
+        args = parser().parse_args(argv)
+        status = Status(f"unified {args.command}", sys.stderr)
+        outcome = _aside(lambda: _run(args, status))
+        if isinstance(outcome, str):
+            status.close_line()
+            print(outcome, flush=True)
+            return 0
+        if (told := _mistake(outcome)) is None:
+            raise outcome
+        status.fail(told)
         return 1
-    return 0
+    except OSError as error:
+        status.fail(f"the result cannot be printed: {error.strerror}")
+        return 1
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        status.fail("interrupted", kind="")
+        os._exit(130)  # at once: what compiles in the other thread cannot be told to end
+    finally:
+        _flush()
 
 
-def generate(assistant: Any, args: argparse.Namespace) -> None:
-    [picture] = assistant.generate([args.prompt], seeds=args.seed, **_given(args, DRAWING))
-    _write(picture, args.output)
+def _aside(work: Callable[[], Any]) -> Any:
+    """`work()` in a thread, its exception included: compiling takes long and hears no Ctrl-C."""
+
+    def caught() -> Any:
+        try:
+            return work()
+        except BaseException as error:
+            return error
+
+    outcome: queue.SimpleQueue = queue.SimpleQueue()
+    threading.Thread(target=lambda: outcome.put(caught()), daemon=True).start()
+    return outcome.get()
 
 
-def edit(assistant: Any, args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace, status: Status) -> str:
+    """What the command has to print."""
+    if args.picture is not None and not args.picture.is_file():
+        raise FileNotFoundError(f"no picture at {args.picture}")
+    if args.output is not None:
+        output.check(args.output)
+    with status:
+        status.phase("loading the model")
+        from unified import devices, inference  # imports JAX
+
+        devices.find()
+        return args.run(inference.load(args.checkpoint, keep_compiled=True, trust=args.trust), args)
+
+
+def _mistake(error: BaseException) -> str | None:
+    """What to tell the user; None of what is a fault of this library."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "the memory of this machine is too small: ask for less (--max-tokens, --candidates)"
+    return str(error) if isinstance(error, OSError | ValueError | ArithmeticError) else None
+
+
+def _flush() -> None:
+    """Gives up what standard output does not take, or Python reports it once more at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def generate(assistant: Any, args: argparse.Namespace) -> str:
+    options = _given(args, DRAWING)
+    if _on_cpu():  # as many as the model has elsewhere, where they cost little
+        options.setdefault("candidates", 1)
+    [picture] = assistant.generate([args.prompt], seeds=args.seed, **options)
+    return output.write(picture, args.output)
+
+
+def edit(assistant: Any, args: argparse.Namespace) -> str:
     options = _given(args, DRAWING)
     [picture] = assistant.edit([args.picture], [args.instruction], seeds=args.seed, **options)
-    _write(picture, args.output)
+    return output.write(picture, args.output)
 
 
-def answer(assistant: Any, args: argparse.Namespace) -> None:
+def answer(assistant: Any, args: argparse.Namespace) -> str:
     options = _given(args, WRITING)
-    print(*assistant.answer([(args.picture, args.question)], seeds=args.seed, **options))
+    [text] = assistant.answer([(args.picture, args.question)], seeds=args.seed, **options)
+    return text
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+def _on_cpu() -> bool:
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str):
+        Status(self.prog, sys.stderr).fail(f"{message} (see {self.prog} --help)")
+        raise SystemExit(2)
+
+
+def parser() -> Parser:
+    top = Parser(
         prog="unified",
         description="One network that reads and generates text and pictures.",
         epilog=EXAMPLES,
@@ -102,7 +177,7 @@ DRAWING = {  # type, meaning, and default of a model whose config does not say
     ),
     "renorm": (str, "what keeps guided velocities from growing", "global"),
     "renorm_min": (float, "the least factor by which it may scale them down", 0.0),
-    "candidates": (int, "pictures drawn, to keep the one that the model reads best", 1),
+    "candidates": (int, "pictures drawn, to keep the one that the model reads best; on a CPU 1", 1),
 }
 WRITING = {
     "max_tokens": (int, "longest answer", 64),
@@ -183,28 +258,6 @@ def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     values = {name: getattr(args, name, None) for name in options}
     values = {name: value for name, value in values.items() if value is not None}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-
-
-def _check_output(path: Path) -> None:
-    from PIL import Image
-
-    kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
-    try:  # Pillow cannot write all that it reads, and what it cannot read (PDF) is no picture file
-        Image.new("RGB", (16, 16)).save(file, kind)
-        Image.open(file).load()
-    except (KeyError, OSError, ValueError):
-        raise ValueError(
-            f"{path} needs the ending of a picture file that can be written, such as .png"
-        ) from None
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-
-
-def _write(picture: Any, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(picture).save(path)
-    print(path)
 
 
 if __name__ == "__main__":

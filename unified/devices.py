@@ -9,10 +9,10 @@ def find() -> list[jax.Device]:
     """All devices. Raises ValueError where the platform that the user asks for is not there."""
     try:
         return jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # assertion: a platform without its plugin
         asked = os.environ.get("JAX_PLATFORMS", "")
         what = f"JAX_PLATFORMS={asked}" if asked else "the devices of this machine"
-        why = " ".join(str(error).split()).partition(" (")[0]
+        why = " ".join(str(error).split()).partition(" (")[0] or "not there"
         raise ValueError(
             f"{what}: {why}; unset JAX_PLATFORMS, set it to cpu, or install JAX for the platform "
             "(jax[cuda12], jax[tpu])"

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unified.generation.drawing import Drawing
 from unified.generation.guidance import Guidance
 from unified.generation.picture import draw_noise, generate_picture
 from unified.processes import rectified_flow
+from unified.sequence import Segment
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
 
@@ -42,6 +44,7 @@ def test_noise_depends_on_the_seed_alone(noise):
         (Guidance(1.0, renorm="none"), 2.0),
         (Guidance(3.0, None, (0.0, 1.0), "none"), 8.0),  # -1 + 3 (2 + 1)
         (Guidance(3.0, 2.0, (0.0, 1.0), "none"), 15.5),  # 0.5 + 2 (8 - 0.5)
+        (Guidance(3.0, 2.0, None, "none"), 15.5),
     ],
 )
 def test_guidance_moves_the_point_that_is_reached(noise, guidance, want):
@@ -61,3 +64,15 @@ def test_dropped_contexts_are_evaluated_only_inside_the_interval(noise):
     jax.block_until_ready(generate_picture(velocity, noise, rectified_flow.schedule(5), guidance))
     jax.effects_barrier()
     assert sorted(rows, reverse=True) == [(1.0, 2), (0.75, 6), (0.5, 6), (0.25, 2)]
+
+
+def test_guidance_at_all_times_compiles_no_step_without_it(noise):
+    """Which halves what a CPU compiles, and the default of a model draws so."""
+    times = rectified_flow.schedule(3)
+    text = lambda interval: str(
+        jax.make_jaxpr(lambda n: generate_picture(towards(TARGETS), n, times, interval))(noise)
+    )
+    assert "cond[" in text(Guidance(2.0, None, (0.0, 0.9)))
+    assert "cond[" not in text(Guidance(2.0, None, None))
+    assert Drawing().guidance([[Segment("a dog")]]).interval is None
+    assert Drawing(interval=(0.0, 0.9)).guidance([[Segment("a dog")]]).interval == (0.0, 0.9)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unified.generation.text import OPEN, cut, generate_text
+from unified.generation.text import NOT_FINITE, OPEN, cut, generate_text
 from unified.processes.autoregressive import GREEDY, Sampling
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -40,6 +40,33 @@ def test_rows_end_at_a_stop_id_or_at_the_limit():
     ids, lengths = decode(count_up, [5, 8, 0], max_tokens=4, pad_id=11)
     np.testing.assert_array_equal(ids, [[6, 7, 8, 11], [11, 11, 11, 11], [1, 2, 3, 4]])
     np.testing.assert_array_equal(lengths, [3, 0, 4])
+
+
+def test_a_limit_that_is_known_late_needs_no_other_program():
+    whole = decode(count_up, [5, 0], max_tokens=6)
+    for limit in (2, 6):
+        ids, lengths = decode_in_room(count_up, [5, 0], limit)
+        np.testing.assert_array_equal(ids[:, :limit], whole[0][:, :limit])
+        np.testing.assert_array_equal(lengths, np.minimum(whole[1], limit))
+    assert decode_in_room._cache_size() == 1
+
+
+@functools.partial(jax.jit, static_argnames="step")
+def decode_in_room(step, first, limit):
+    place = {"clock": jnp.arange(2) * 100, "position": jnp.arange(2) * 10, "slot": 3}
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    state, options = jnp.zeros((2, 9, 5), int), {"stop_ids": (END,), "keys": keys, **place}
+    return generate_text(step, state, jnp.array(first), max_tokens=limit, room=6, **options)
+
+
+def test_a_row_whose_logits_are_not_finite_ends_and_says_so():
+    def fail(state, ids, tokens, slot):
+        logits, state = count_up(state, ids, tokens, slot)
+        return jnp.where((ids == 6) & (jnp.arange(V) == 0), jnp.nan, logits), state
+
+    ids, lengths = decode(fail, [5, 7], max_tokens=4)
+    np.testing.assert_array_equal(ids, [[6, NOT_FINITE, 0, 0], [8, 0, 0, 0]])
+    np.testing.assert_array_equal(lengths, [1, 1])
 
 
 def test_a_text_ends_before_the_first_stop_string():

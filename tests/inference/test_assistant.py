@@ -14,6 +14,7 @@ from unified.inference import Drawing, engine
 from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
 from unified.inference.request import candidate_seed, read_seeds
+from unified.interop.release import flatten
 from unified.sequence import Example, Segment, TextTokens
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -163,6 +164,42 @@ def test_a_request_without_text_has_one_candidate(assistant, monkeypatch):
     assert drawn[1:] == [[3]]
 
 
+@pytest.mark.parametrize(
+    ("part", "ask", "told"),
+    [
+        ("backbone", lambda a: a.generate(["a dog"]), "latents are not finite"),
+        ("backbone", lambda a: a.edit(PICTURES[:1], ["remove it"]), "latents are not finite"),
+        ("autoencoder/decoder", lambda a: a.generate(["a dog"]), "pixels are not finite"),
+        ("autoencoder/decoder", lambda a: a.reconstruct(PICTURES[:1]), "pixels are not finite"),
+        ("language", lambda a: a.answer([(PICTURES[0], "what?")]), "logits are not finite"),
+        ("vision", lambda a: a.answer([(PICTURES[0], "what?")]), "logits are not finite"),
+        ("language", lambda a: a.score([[Segment("a", role="target")]]), "probabilities are not f"),
+    ],
+)
+def test_what_is_not_finite_is_said(part, ask, told, assistant, monkeypatch):
+    flat = flatten(assistant.params)
+    assert any(name.startswith(part) for name in flat)
+    broken = {n: jnp.full_like(x, jnp.inf) if n.startswith(part) else x for n, x in flat.items()}
+    monkeypatch.setattr(assistant, "params", jax.tree.unflatten(
+        jax.tree.structure(assistant.params), list(broken.values())
+    ))  # fmt: skip
+    with pytest.raises(FloatingPointError, match=told):
+        ask(assistant)
+
+
+def test_numbers_of_64_bits_change_nothing(assistant):
+    """`JAX_ENABLE_X64`, which other code of the same program may need."""
+    ask = lambda: (
+        assistant.answer([(PICTURES[0], "how many?")], max_tokens=6),
+        assistant.generate(["a dog"], seeds=3),
+    )
+    said, [drawn] = ask()
+    with jax.enable_x64(True):
+        again, [other] = ask()
+    assert again == said
+    assert np.abs(drawn.astype(int) - other).max() <= 1
+
+
 def test_more_requests_than_rows_come_in_order(assistant):
     assistant.max_rows, rows = 2, assistant.max_rows
     pairs = list(zip(PICTURES, QUESTIONS, strict=True))
@@ -227,3 +264,20 @@ def test_impossible_requests_are_refused(assistant):
         assistant.generate(["a dog"], candidates=0)
     with pytest.raises(ValueError, match="interval"):
         Drawing(interval=(0.9, 0.1))
+    with pytest.raises(ValueError, match="max_tokens=4097 must be at least 1 and at most 4096"):
+        assistant.answer([(PICTURES[0], "what?")], max_tokens=4097)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 10**30),
+        ("candidates", 10**9),
+        ("shift", 1e-30),
+        ("text_scale", 1e39),
+        ("image_scale", float("nan")),
+    ],
+)
+def test_numbers_of_drawing_that_no_picture_comes_of_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}=.* must be"):
+        Drawing(**{name: value})

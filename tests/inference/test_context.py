@@ -1,5 +1,8 @@
 """Where a request's tokens lie, in numbers."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -19,6 +22,9 @@ LAYOUT = Layout(
     begin_image=102,
     end_image=103,
 )
+roomy = dataclasses.replace(
+    LAYOUT, lanes=(dataclasses.replace(LAYOUT["text"], budget=128), *LAYOUT.lanes[1:])
+)
 PICTURE = Segment(np.zeros((16, 16, 3), np.uint8), views=("vae", "vit"))
 TEXT = Segment("abc")
 encode = lambda text: [ord(letter) for letter in text]
@@ -34,7 +40,7 @@ def test_contexts_stay_open_and_say_where_they_go_on(contexts):
     np.testing.assert_array_equal(contexts.position, [5, 1 + 1 + 5, 0])
     assert sorted(contexts.batch.lanes) == ["square", "text", "vit"]  # no request is wide
     text = contexts.batch.lanes["text"]
-    assert text.ids.shape == (3, 32)  # rounded up
+    assert text.ids.shape == (3, 128)  # rounded up
     np.testing.assert_array_equal(text.ids[0, :6], [100, 97, 98, 99, 101, 0])
     np.testing.assert_array_equal(text.tokens.stop[0, :6], [OPEN] * 5 + [0])
     np.testing.assert_array_equal(text.tokens.stop[2], 0)
@@ -76,3 +82,26 @@ def test_a_request_longer_than_a_row_of_the_training_is_warned_of(request_, said
     assert len(messages) == len(said)
     for message, part in zip(messages, said, strict=True):
         assert part in message
+
+
+def test_texts_of_many_lengths_have_one_shape():
+    shapes = [
+        jax.tree.map(np.shape, pack([[Segment("a" * n)]], roomy, encode)) for n in (1, 50, 126)
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (
+            [Segment("a" * 5000)],
+            "takes 5002 tokens of lane 'text', and the model serves at most ",
+        ),
+        ([PICTURE] * 1025, "takes 4100 tokens of lane 'text', and the model serves at most "),
+    ],
+    ids=["text", "pictures"],
+)
+def test_a_request_that_is_too_long_is_refused(request_, told):
+    with pytest.raises(ValueError, match=told):
+        pack([request_], LAYOUT, encode)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import unified
 from unified.inference import compiled
@@ -101,3 +102,28 @@ def test_compiled_programs_are_kept_where_that_is_possible(tmp_path):
     assert any("lambda" in path.name for path in kept)
     (tmp_path / "file").touch()
     assert run(tmp_path / "file") == ("False", "")
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch, tmp_path):
+    kept = lambda: (compiled.keep(), compiled.kept())
+    monkeypatch.setattr(compiled, "_folder", lambda: None)
+    monkeypatch.setattr(jax.config, "update", lambda *_: pytest.fail("a cache is set"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert kept() == (False, "kept nowhere")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compiled.Path, "home", no_home)
+    assert kept() == (False, "kept nowhere")
+
+
+def test_a_model_of_bfloat16_computes_in_float32_on_a_cpu(assistant, tmp_path, monkeypatch):
+    """And is saved as what it was."""
+    config = {**assistant.config, "compute_dtype": "bfloat16"}
+    monkeypatch.setattr(assistant, "config", config)
+    assistant.save(tmp_path, storage=None)
+    loaded = unified.load(tmp_path)
+    assert loaded.config["compute_dtype"] == "bfloat16"
+    assert nnx.merge(loaded.program.graph, loaded.params).cfg.dtype == "float32"

@@ -1,7 +1,6 @@
 """How a picture is drawn: steps, their spacing, and guidance."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,11 +43,11 @@ class Drawing:
                 raise ValueError(f"{name}={value} must be at least {least}")
             if value > most:
                 raise ValueError(f"{name}={value} must be at most {most}")
-        if not 0 < self.shift < math.inf:
-            raise ValueError(f"shift={self.shift} must be a positive number")
+        if not 1e-3 <= self.shift <= 1e3:
+            raise ValueError(f"shift={self.shift} must be a positive number, from 0.001 to 1000")
         for name in ("text_scale", "image_scale"):
-            if not math.isfinite(number := getattr(self, name)):
-                raise ValueError(f"{name}={number} must be a finite number")
+            if not abs(number := getattr(self, name)) <= 1e6:  # nor NaN
+                raise ValueError(f"{name}={number} must be a number from -1e6 to 1e6")
         if not 0 <= self.renorm_min <= 1:
             raise ValueError(f"renorm_min={self.renorm_min} must be from 0 to 1")
         self.guidance([])
@@ -63,7 +62,7 @@ class Drawing:
         return Guidance(
             scale("text", self.text_scale),
             scale("image", self.image_scale),
-            self.interval,
+            None if self.interval == (0, 1) else self.interval,  # all steps are at t > 0
             self.renorm,
             self.renorm_min,
         )

@@ -32,7 +32,7 @@ class Guidance:
     `text_scale`, `image_scale`: a number, or an array `[B]` with one for each sample. 1 leaves the
         conditional velocity as it is, more pushes further; None says that there is no such
         context. (BAGEL has no image guidance without text guidance; here each works alone.)
-    `interval`: guidance acts at times lo < t <= hi.
+    `interval`: guidance acts at times lo < t <= hi; None: at all, and no other step is compiled.
     `renorm`: the guided velocity is scaled by clip(|conditional| / |guided|, renorm_min, 1), with
         norms over a whole sample (`global`; BAGEL takes them over the whole batch, which makes a
         sample depend on its neighbours) or over each token (`channel`); `text_channel` does so
@@ -41,7 +41,7 @@ class Guidance:
 
     text_scale: Scale = 4.0
     image_scale: Scale = None
-    interval: tuple[float, float] = (0.4, 1.0)
+    interval: tuple[float, float] | None = (0.4, 1.0)
     renorm: Renorm = "global"
     renorm_min: float = 0.0
 
@@ -57,7 +57,7 @@ class Guidance:
         return ("conditional", *without_text, *without_images)
 
     def is_active(self, time: Float[Array, ""]) -> Bool[Array, ""]:
-        low, high = self.interval
+        low, high = self.interval or (0.0, 1.0)
         return (low < time) & (time <= high)
 
 

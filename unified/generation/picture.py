@@ -16,7 +16,8 @@ from unified.processes import rectified_flow
 
 def draw_noise(seeds: Int[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B *shape"]:
     """Standard normal noise; the noise of a sample depends on its own seed alone."""
-    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape))(seeds)
+    draw = lambda seed: jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+    return jax.vmap(draw)(seeds)
 
 
 def generate_picture(
@@ -52,4 +53,5 @@ def generate_picture(
     def predict(x, t):
         return jax.lax.cond(guidance.is_active(t), guided, conditional, x, t)
 
-    return rectified_flow.sample(predict, noise, times)
+    always = guidance.interval is None
+    return rectified_flow.sample(guided if always else predict, noise, times)

@@ -15,6 +15,8 @@ from jaxtyping import Array, Int, Key
 from unified.processes.autoregressive import GREEDY, Sampling, sample
 from unified.sequence import OPEN, Tokens
 
+NOT_FINITE = -1
+
 # (state, ids [B 1], tokens [B 1], slot []) -> (logits [B V] of the next id, state)
 DecodeStep = Callable[[Any, jax.Array, Tokens, jax.Array], tuple[jax.Array, Any]]
 
@@ -36,16 +38,19 @@ def generate_text(
     position: Int[Array, "B"],
     slot: int | jax.Array,
     keys: Key[Array, "B"],
-    max_tokens: int,
+    max_tokens: int | jax.Array,
+    room: int | None = None,
     stop_ids: Sequence[int],
     sampling: Sampling = GREEDY,
     pad_id: int = 0,
-) -> tuple[Int[Array, "B max_tokens"], Int[Array, "B"]]:
+) -> tuple[Int[Array, "B room"], Int[Array, "B"]]:
     """Generated `(ids, lengths)`, without `first` and without the stop id; `pad_id` after the end.
+    A row whose logits are not finite ends there, with the id `NOT_FINITE` after its end.
 
     `first` is the id that opens the text (the begin mark), `clock` and `position` are its place
     after the context, `slot` the free slot of the cache where all rows put it. `max_tokens` steps
-    at most; the loop ends when every row has drawn one of `stop_ids`.
+    at most; the loop ends when every row has drawn one of `stop_ids`. `room` (default: as many) is
+    the shape of the ids, where `max_tokens` is known to the program only when it runs.
     """
     stops = jnp.asarray(stop_ids, jnp.int32)
 
@@ -65,12 +70,13 @@ def generate_text(
         )
         logits, state = step(state, last[:, None], tokens, slot + n)
         drawn = sample(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, n), sampling)
-        going &= ~jnp.isin(drawn, stops)
-        last = jnp.where(going, drawn, pad_id).astype(jnp.int32)
+        failed = going & ~jnp.isfinite(logits).all(-1)
+        going &= ~failed & ~jnp.isin(drawn, stops)
+        last = jnp.where(going, drawn, jnp.where(failed, NOT_FINITE, pad_id)).astype(jnp.int32)
         return n + 1, last, ids.at[:, n].set(last), lengths + going, state
 
     (B,) = first.shape
-    ids = jnp.full((B, max_tokens), pad_id, jnp.int32)
+    ids = jnp.full((B, max_tokens if room is None else room), pad_id, jnp.int32)
     start = (jnp.int32(0), first.astype(jnp.int32), ids, jnp.zeros(B, jnp.int32), state)
     _, _, ids, lengths, _ = jax.lax.while_loop(go_on, extend, start)
     return ids, lengths

@@ -6,8 +6,11 @@
     [edited] = assistant.edit([picture], ["make the apples green"])
 
 Requests are batched; row i of a batch equals the same request alone with the same seed, up to the
-rounding of the compute dtype: in bfloat16, that of the model that ships, up to 2/255 a pixel, and a
-text (above all at a temperature) or the choice of a candidate may then come out differently.
+rounding of the compute dtype: float32 on a CPU, which does bfloat16 more slowly; in bfloat16, that
+of the model that ships elsewhere, up to 2/255 a pixel, and a text (above all at a temperature) or
+the choice of a candidate may then come out differently.
+
+What is not finite is never returned: FloatingPointError names the logits, latents or pixels.
 
 Anything else is a list of segments: `write` continues it with text, `draw` with a picture, and
 appending the result as a segment goes on from there (interleaved documents).
@@ -15,6 +18,7 @@ appending the result as a segment goes on from there (interleaved documents).
 
 import copy
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -30,6 +34,7 @@ from unified.generation.text import cut
 from unified.inference import compiled, engine
 from unified.inference.context import (
     Request,
+    most_slots,
     pack,
     picture_after,
     without_images,
@@ -53,6 +58,7 @@ from unified.sequence import Lane, LatentLane, PatchLane, Segment, TextLane
 
 DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
 L = TypeVar("L", bound=Lane)
+log = logging.getLogger(__name__)
 
 
 class Assistant:
@@ -130,18 +136,19 @@ class Assistant:
 
         It ends where the model ends it, at `max_tokens`, or before the first of the strings `stop`.
         """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens} leaves nothing to write: at least 1")
+        lane = self._lanes(TextLane, task)[0]
+        most = most_slots(lane)
+        if not 1 <= max_tokens <= most:
+            raise ValueError(f"max_tokens={max_tokens} must be at least 1 and at most {most}")
         stops = [stop] if isinstance(stop, str) else list(stop)
         if "" in stops:
             raise ValueError("stop='' is at the start of every text: name what should end it")
-        how: dict[str, Any] = {"lane": self._lanes(TextLane, task)[0], "max_tokens": max_tokens}
+        how: dict[str, Any] = {"lane": lane, "max_tokens": max_tokens}
         how["sampling"] = Sampling(temperature, top_k, top_p)
 
         def texts(rows: list[Request], seeds: np.ndarray) -> list[str]:
             contexts = pack(rows, self.layout, self.tokenizer.encode, task)
-            written = engine.write(self.program, self.params, contexts, seeds, **how)
-            ids, lengths = jax.device_get(written)
+            ids, lengths = engine.write(self.program, self.params, contexts, seeds, **how)
             said = (self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True))
             return [cut(text, stops) for text in said]
 
@@ -182,7 +189,7 @@ class Assistant:
 
         def scores(rows: list[Request], seeds: np.ndarray) -> list[float]:
             batch = pack(rows, self.layout, self.tokenizer.encode, task).batch
-            return jax.device_get(engine.score(self.program, self.params, batch)).tolist()
+            return engine.score(self.program, self.params, batch).tolist()
 
         return self._in_batches(scores, read_requests(requests), 0)
 
@@ -198,7 +205,7 @@ class Assistant:
                 part = rows[at : at + self.max_rows]
                 fitted = np.stack([fit_latent(pixels[i], lane) for i in part])
                 shown = engine.reconstruct(self.program, self.params, fitted, lane)
-                back.update(zip(part, jax.device_get(shown), strict=True))
+                back.update(zip(part, shown, strict=True))
         return [back[i] for i in range(len(pixels))]
 
     def before_training(self) -> "Assistant":
@@ -224,7 +231,7 @@ class Assistant:
         block = picture_after(contexts, lane, self.layout, task)
         spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
         args = (contexts, block, seeds, guidance)
-        return list(jax.device_get(engine.draw(self.program, self.params, *args, **spacing)))
+        return list(engine.draw(self.program, self.params, *args, **spacing))
 
     def _draw_best(self, requests: list[Request], seeds, task: str, how: Drawing) -> list:
         """Of the candidates for each request, the one from which its text is read most surely.
@@ -323,9 +330,18 @@ def load(
         compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
     params, config = models.read(path, trust=trust, verify=verify)
-    model = models.assemble(params, config, path)
+    model = models.assemble(params, _computed(config), path)
     with models.config_of(path):
         return Assistant(model, config, **options)
+
+
+def _computed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config as this machine computes it: in float32 on a CPU.
+
+    There bfloat16 takes longer to compile (2 times) and to run (docs/LOG.md).
+    """
+    on_cpu = jax.default_backend() == "cpu" and config.get("compute_dtype") == "bfloat16"
+    return {**config, "compute_dtype": "float32"} if on_cpu else config
 
 
 def trained_tasks(config: Mapping[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """Requests -> arrays: contexts at padded shapes, and the place of what comes after them.
 
 A request is a list of segments that are read. Slots are rounded up, so that requests of many
-lengths share a few compiled programs. `B` rows, one request each.
+lengths share a compiled program: all texts of up to 128 tokens do. `B` rows, one request each.
 """
 
 import dataclasses
@@ -16,9 +16,11 @@ from unified.sequence import (
     Array,
     Batch,
     Example,
+    Lane,
     LatentLane,
     LatentTokens,
     Layout,
+    PatchLane,
     Segment,
     TextLane,
     TextTokens,
@@ -29,7 +31,8 @@ from unified.sequence import (
 log = logging.getLogger(__name__)
 
 Request = Sequence[Segment]
-SLOTS_STEP = 32
+SLOTS_STEP = {TextLane: 128, PatchLane: 32}  # an unused patch costs the vision encoder its work
+MOST_SLOTS = 4096  # that a model serves, or as many as a row of its training has
 UNLIMITED = 1 << 24
 
 
@@ -46,22 +49,20 @@ def pack(requests: Sequence[Request], layout: Layout, encode: Encode, task: str 
     """Contexts of requests, each a row and a document that stays open.
 
     A lane that no request uses is absent, but for text, whose targets are its losses. Raises
-    ValueError if no lane takes a view; logs a warning where a request is longer than any example
-    that the model was trained on.
+    ValueError if no lane takes a view, or where a request is longer than a model serves; logs a
+    warning where it is longer than any example that the model was trained on.
     """
     roomy = _budget(layout, dict.fromkeys(budgets(layout), UNLIMITED))
     spans = [expand(Example(tuple(r), task, "request"), roomy, encode) for r in requests]
     used = {lane.name: max(_count(s, lane.name) for s in spans) for lane in layout.lanes}
-    _warn_of_length(used, layout)
-    rounded = {
-        lane.name: used[lane.name] if isinstance(lane, LatentLane) else _round_up(used[lane.name])
-        for lane in layout.lanes
-    }
+    _check_length(used, layout)
+    rounded = {lane.name: _round_up(used[lane.name], lane) for lane in layout.lanes}
     for lane in layout.lanes:
         if isinstance(lane, TextLane):
-            rounded[f"{lane.name}_losses"] = _round_up(max(_targets(s, lane.name) for s in spans))
-    text = next(lane.name for lane in layout.lanes if isinstance(lane, TextLane))
-    rounded[text] = max(rounded[text], SLOTS_STEP)
+            losses = max(_targets(s, lane.name) for s in spans)
+            rounded[f"{lane.name}_losses"] = _round_up(losses, lane)
+    text = next(lane for lane in layout.lanes if isinstance(lane, TextLane))
+    rounded[text.name] = max(rounded[text.name], _round_up(1, text))
     tight = _budget(layout, rounded)
     batch = assemble([[s] for s in spans], tight, open_end=True)
     lanes = {name: lane for name, lane in batch.lanes.items() if tight[name].slots}
@@ -117,22 +118,28 @@ def _targets(spans: Spans, lane: str) -> int:
     return 0 if part is None else len(part.loss_index)  # type: ignore[union-attr]
 
 
-def _warn_of_length(used: Mapping[str, int], layout: Layout) -> None:
+def most_slots(lane: Lane) -> int:
+    """Slots of a lane that a request, or what is written after it, may take."""
+    return max(lane.slots, MOST_SLOTS)
+
+
+def _check_length(used: Mapping[str, int], layout: Layout) -> None:
     for lane in layout.lanes:
         if isinstance(lane, LatentLane):
-            row, what = lane.count, "pictures"
+            row, each, what = lane.count, lane.tokens, "pictures"
         else:
-            row, what = lane.slots, "tokens"
-        if used[lane.name] > row:
-            log.warning(
-                "a request takes %d %s of lane %r, and the model was trained on at most %d: "
-                "expect less of it",
-                *(used[lane.name], what, lane.name, row),
-            )
+            row, each, what = lane.slots, 1, "tokens"
+        taken, most = used[lane.name], most_slots(lane) // each
+        if taken > row:
+            said = f"a request takes {taken} {what} of lane {lane.name!r}, and the model "
+            if taken > most:
+                raise ValueError(f"{said}serves at most {most}: make it shorter")
+            log.warning(f"{said}was trained on at most {row}: expect less of it")
 
 
-def _round_up(n: int) -> int:
-    return -(-n // SLOTS_STEP) * SLOTS_STEP
+def _round_up(n: int, lane: Lane) -> int:
+    step = 1 if isinstance(lane, LatentLane) else SLOTS_STEP[type(lane)]  # or pictures
+    return -(-n // step) * step
 
 
 def _budget(layout: Layout, sizes: Mapping[str, int]) -> Layout:

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from unified import checksum
@@ -38,9 +37,11 @@ def load(path: PathLike, *, verify: bool = True) -> tuple[Params, dict[str, Any]
     Raises FileNotFoundError if there is none yet, ValueError for a damaged one: `verify` compares
     the parameters with their checksums, if there are any.
     """
+    from orbax.checkpoint.utils import checkpoint_steps  # slow to import, and releases need none
+
     folder = epath.Path(path)
     at = lambda step: (folder / CHECKPOINTS / str(step)).resolve()
-    found = sorted(ocp.utils.checkpoint_steps(folder / CHECKPOINTS))
+    found = sorted(checkpoint_steps(folder / CHECKPOINTS))
     steps = [step for step in found if is_complete(at(step))]
     if not steps or not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{os.fspath(path)!r} has no finished checkpoint yet")
@@ -71,6 +72,8 @@ def read(checkpoint: epath.Path, step: int, *, verify: bool = True) -> Params:
     """The parameters of a checkpoint of `step`, averaged where they are. Raises ValueError for
     another step, other parameters than were saved, metadata that cannot be read, and what Orbax
     does for arrays."""
+    import orbax.checkpoint as ocp
+
     state = checkpoint / STATE
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     metadata = reader.metadata(state).item_metadata

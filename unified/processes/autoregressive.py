@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 Logits = Callable[[jax.Array], jax.Array]  # hidden [m D] -> logits [m V]
+LEAST = 1e-6  # of temperatures and probabilities: in float32, logits over less are infinite
 
 
 def loss(
@@ -72,12 +73,12 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature} must be a number of at least 0")
+        if not (self.temperature == 0 or LEAST <= self.temperature < math.inf):
+            raise ValueError(f"temperature={self.temperature} must be 0 or at least {LEAST}")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k} must be at least 0 (0: all ids)")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
+        if not LEAST <= self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be at least {LEAST} and at most 1")
 
 
 GREEDY = Sampling()

@@ -6,6 +6,7 @@ A time belongs to a picture: arrays are `[*batch ... D]`, times `[*batch]`. Ever
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,11 +77,12 @@ def loss_by_time(
     }
 
 
-def schedule(steps: int, shift: float = 1.0) -> Float[Array, "steps"]:
+def schedule(steps: int, shift: float = 1.0) -> Float[np.ndarray, "steps"]:
     """Sampling times: `steps` points from 1 to 0, shifted; so `steps - 1` Euler steps, as BAGEL."""
     if steps < 2:
         raise ValueError(f"a schedule has at least 2 points (1 Euler step), got {steps}")
-    return shift_time(jnp.linspace(1.0, 0.0, steps), shift)
+    even: Any = np.linspace(1.0, 0.0, steps)
+    return np.asarray(shift_time(even, shift), np.float32)
 
 
 def sample(

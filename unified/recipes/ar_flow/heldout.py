@@ -6,12 +6,15 @@ below 0.25. A loss by time needs pictures at all of them, the same at every eval
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unified.data.pipeline import Pipeline
 from unified.processes import rectified_flow
 from unified.sequence import Array, Batch, LatentTokens, struct
+
+if TYPE_CHECKING:
+    from unified.data.pipeline import Pipeline
 
 
 @struct
@@ -23,7 +26,7 @@ class HeldOut(Iterator[Batch]):
     """Batches whose latents are `TimedLatents`, spread evenly over the times from the first picture
     on. Same batches, same times: those of a fresh iterator do not depend on seeds or keys."""
 
-    def __init__(self, batches: Pipeline):
+    def __init__(self, batches: "Pipeline"):
         self._batches, self._num_pictures = batches, 0
 
     def __next__(self) -> Batch:

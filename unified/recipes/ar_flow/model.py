@@ -95,12 +95,12 @@ class ARFlow(nnx.Module):
         spell = "(B N) (h p) (w q) C -> B N (h w) (p q C)"
         return rearrange(z, spell, N=pixels.shape[1], p=p, q=p)
 
-    def decode(self, latents: Float[Array, "B T P"], lane: LatentLane) -> UInt8[Array, "B H W 3"]:
-        """Pictures of clean latent tokens."""
+    def decode(self, latents: Float[Array, "B T P"], lane: LatentLane) -> Float[Array, "B H W 3"]:
+        """Pictures of clean latent tokens, whole numbers from 0 to 255."""
         p, h = self.cfg.latent_patch, lane.height // lane.stride
         z = rearrange(latents, "B (h w) (p q C) -> B (h p) (w q) C", h=h, p=p, q=p)
         x = self.autoencoder.pixels(z)
-        return jnp.round(jnp.clip(x + 1, 0, 2) * 127.5).astype(jnp.uint8)
+        return jnp.round(jnp.clip(x + 1, 0, 2) * 127.5)
 
     def streams(
         self, batch: Batch, latents: ByName, times: ByName

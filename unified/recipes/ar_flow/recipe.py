@@ -4,14 +4,13 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from unified import names
-from unified.data.pipeline import Pipeline, configured
 from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
 from unified.processes import autoregressive, rectified_flow
@@ -19,6 +18,9 @@ from unified.recipes.ar_flow.config import layout, parse, tokenizer
 from unified.recipes.ar_flow.heldout import HeldOut, TimedLatents
 from unified.recipes.ar_flow.model import ARFlow, ByName
 from unified.sequence import Batch, LatentTokens, TextTokens
+
+if TYPE_CHECKING:
+    from unified.data.pipeline import Pipeline
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -99,11 +101,13 @@ def inputs(
     task: str | None = None,
     *,
     rows: Sequence[int] | None = None,
-) -> Pipeline | HeldOut:
+) -> "Pipeline | HeldOut":
     """Packed batches of `config.data[split]`: its sources by name, or the one named `task`.
 
     `rows`: those that this process makes of the global batch (default: all).
     """
+    from unified.data.pipeline import configured  # Grain: only training waits for it
+
     encode = tokenizer(config).encode
     pipeline = configured(config, split, task, layout(config), encode, rows=rows)
     return pipeline if split == "train" else HeldOut(pipeline)

@@ -1,0 +1,48 @@
+"""The picture file that a command writes: refused before the work, whole or not there after it."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+
+def check(path: Path) -> None:
+    """Raises OSError or ValueError for what could not be written after all the work."""
+    from PIL import Image
+
+    kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
+    try:  # Pillow cannot write all that it reads, and what it cannot read (PDF) is no picture file
+        Image.new("RGB", (16, 16)).save(file, kind)
+        Image.open(file).load()
+    except (KeyError, OSError, ValueError):
+        raise ValueError(
+            f"{path} needs the ending of a picture file that can be written, such as .png"
+        ) from None
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file: name a picture file to write")
+    _put(path, b"", "ab")
+
+
+def write(picture: Any, path: Path) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, Image.registered_extensions()[path.suffix.lower()])
+    _put(path, file.getvalue(), "wb")
+    return str(path)
+
+
+def _put(path: Path, data: bytes, mode: str) -> None:
+    """Writes `data`. A file that was not there is not left behind without it."""
+    new, done = not path.exists(), False
+    try:
+        with open(path, mode) as file:
+            file.write(data)
+        done = bool(data)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if new and not done and path.exists():
+            os.unlink(os.path.realpath(path))
