@@ -175,8 +175,10 @@ def show(results: list[Result]) -> None:
         had = f"{race.ours.cores:.2f}, {race.theirs.cores:.2f}"
         table.add_row(case.name, *times, ratio, rate, pairs, f"{race.load:.1f}", had)
     Console(width=130).print(table)
-    if loud := [result.case.name for result in results if not result.race.quiet]:
-        print(f"disturbed (mean over least above {timing.QUIET}): {'; '.join(loud)}")
+    if loud := [case.name for case, race in results if not race.is_quiet]:
+        print(f"disturbed, mean over least above {timing.QUIET}: {'; '.join(loud)}")
+    if loud := [case.name for case, race in results if not race.is_confirmed]:
+        print(f"least times that nothing confirms, so take the range: {'; '.join(loud)}")
 
 
 def limit_threads() -> None:

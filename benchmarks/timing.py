@@ -1,8 +1,9 @@
 """Two ways to do the same work, timed call by call in turn, and how quiet the machine was.
 
-Other programs only ever add to the time of a call, so the least is what the work takes; how far
-the mean lies above it says how disturbed the measurement was. The ratio is that of the leasts,
-and its range the quartiles of the ratios of neighbouring calls, which the same programs disturbed.
+Other programs only ever add to the time of a call, so the least is what the work takes, once a few
+calls agree on it; how far the mean lies above it says how disturbed the measurement was. The ratio
+is that of the leasts, and its range the quartiles of the ratios of neighbouring calls, which the
+same programs disturbed.
 """
 
 import os
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 PAUSE = 0.02  # seconds, after which the threads of the side that ran wait asleep, not spinning
 QUIET = 1.15  # mean over least
+AGREEING, NEAR = 3, 1.05  # so many calls within this of the least confirm it
+PATIENCE = 4  # times as long as without company, for a least that is not confirmed
 
 
 class Calls(NamedTuple):
@@ -35,8 +38,12 @@ class Calls(NamedTuple):
         return sum(self.cpu) / sum(self.wall)
 
     @property
-    def disturbance(self) -> float:
-        return statistics.fmean(self.wall) / self.least
+    def is_quiet(self) -> bool:
+        return statistics.fmean(self.wall) < QUIET * self.least
+
+    @property
+    def is_confirmed(self) -> bool:
+        return sum(seconds < NEAR * self.least for seconds in self.wall) >= AGREEING
 
 
 class Race(NamedTuple):
@@ -60,19 +67,27 @@ class Race(NamedTuple):
         return low, high
 
     @property
-    def quiet(self) -> bool:
-        return max(self.ours.disturbance, self.theirs.disturbance) < QUIET
+    def is_quiet(self) -> bool:
+        return self.ours.is_quiet and self.theirs.is_quiet
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.ours.is_confirmed and self.theirs.is_confirmed
 
 
 def race(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, seconds: float) -> Race:
-    """Calls both in turn, at least `pairs` times each and until `seconds` are over."""
-    sides = (ours, Calls([], [])), (theirs, Calls([], []))
-    load, end = os.getloadavg()[0], time.perf_counter() + seconds
-    while len(sides[0][1].wall) < pairs or time.perf_counter() < end:
-        for run, calls in sides:
+    """Calls both in turn, at least `pairs` times each and until `seconds` are over; longer, up to
+    `PATIENCE` times, until the least times are confirmed."""
+    result = Race(Calls([], []), Calls([], []), os.getloadavg()[0])
+    begin = time.perf_counter()
+    while True:
+        for run, calls in ((ours, result.ours), (theirs, result.theirs)):
             time.sleep(PAUSE)
             wall, cpu = time.perf_counter(), time.process_time()
             run()
             calls.wall.append(time.perf_counter() - wall)
             calls.cpu.append(time.process_time() - cpu)
-    return Race(sides[0][1], sides[1][1], load)
+        passed = time.perf_counter() - begin
+        enough = len(result.ours.wall) >= pairs and passed >= seconds
+        if enough and (result.is_confirmed or passed >= PATIENCE * seconds):
+            return result

@@ -30,13 +30,21 @@ def machine(monkeypatch):
     return sides
 
 
-def test_both_sides_take_turns_until_the_pairs_and_the_seconds_are_over(monkeypatch):
+def test_both_sides_take_turns_until_the_pairs_and_the_seconds_are_over(machine):
     called = []
-    sides = lambda: called.append("ours"), lambda: called.append("theirs")
-    timing.race(*sides, pairs=3, seconds=0.0)
-    assert called == ["ours", "theirs"] * 3
-    timing.race(*sides, pairs=1, seconds=0.2)
-    assert len(called) > 8
+    ours, theirs = machine([0.0])
+    sides = lambda: called.append("ours") or ours(), lambda: called.append("theirs") or theirs()
+    timing.race(*sides, pairs=4, seconds=0.0)
+    assert called == ["ours", "theirs"] * 4
+    assert len(timing.race(*sides, pairs=1, seconds=51.0).ours.wall) == 11  # of 5 seconds
+
+
+def test_least_times_are_waited_for_that_others_confirm(machine):
+    delays = [9.0 + n for n in range(14)] + [0.0] * 8
+    race = timing.race(*machine(delays), pairs=2, seconds=100.0)
+    assert race.is_confirmed and len(race.ours.wall) == 10 and race.ratio == 1.5
+    race = timing.race(*machine([9.0 + n for n in range(40)]), pairs=2, seconds=100.0)
+    assert not race.is_confirmed and sum(race.ours.wall + race.theirs.wall) >= 400
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ def test_both_sides_take_turns_until_the_pairs_and_the_seconds_are_over(monkeypa
 def test_what_disturbs_some_calls_leaves_the_ratio(machine, delays):
     race = timing.race(*machine(delays), pairs=12, seconds=0.0)
     assert race.ratio == pytest.approx(1.5)
-    assert race.quiet == (delays == [0.0])
+    assert race.is_quiet == (delays == [0.0])
     assert race.quartiles[0] <= 1.5 <= race.quartiles[1] or min(delays[:8]) > 0
 
 

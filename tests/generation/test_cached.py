@@ -135,6 +135,7 @@ def draw(graph, params, ids, lengths, seeds, guidance):
     return generate_picture(velocity, draw_noise(seeds, (4, D)), times, guidance)
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_batch_is_as_if_alone(model):
     request = (pack(CONTEXTS, SLOTS), LENGTHS, SEEDS)
     guidance = Guidance(3.0, 1.5, (0.3, 1.0), "global")

@@ -35,7 +35,7 @@ def test_a_run_is_read_from_its_newest_checkpoint_averaged_where_it_is(assistant
     ema["autoencoder"] = jax.tree.map(lambda _: None, ema["autoencoder"])  # frozen: no average
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step, shift in ((5, 0.0), (10, 2.0)):
-            move = lambda x, shift=shift: jnp.asarray(x) + shift
+            move = lambda x, shift=shift: jnp.asarray(x + np.float32(shift))
             state = TrainState(
                 step=jnp.asarray(step),
                 params=jax.tree.map(move, params),

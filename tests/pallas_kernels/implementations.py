@@ -45,9 +45,9 @@ def run(name, qkv, intervals, cotangents, options=()):
 def inputs(B, T, S, N, K, H, V, dtype=np.float32, seed=0):
     """Random q, k, v of a dtype, and cotangents of the output and the lse."""
     rng = np.random.default_rng(seed)
-    array = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
-    qkv = array(B, T, N, H), array(B, S, K, H), array(B, S, K, V)
-    return qkv, (array(B, T, N, V), array(B, T, N).astype(jnp.float32))
+    draw = lambda *shape: rng.normal(size=shape).astype(dtype)
+    qkv = draw(B, T, N, H), draw(B, S, K, H), draw(B, S, K, V)
+    return jax.device_put((qkv, (draw(B, T, N, V), draw(B, T, N).astype(np.float32))))
 
 
 def visible(name, clock, start, stop):

@@ -70,6 +70,7 @@ def test_the_config_fits_the_model_that_ships_and_trains_its_drawing_alone():
     assert all(re.search("/gen/|^flow/|^latent_in$|^timestep/", name) for name in names)
 
 
+@pytest.mark.slow
 def test_pictures_of_ones_own_are_taught_and_stand_beside_what_is_drawn_before_and_after(
     start, pictures, tmp_path, monkeypatch, capsys, keep_compiled
 ):
