@@ -20,6 +20,7 @@ import jax
 from pallas_kernels.interval_attention import gpu, reference, tpu
 from pallas_kernels.interval_attention.plan import Plan
 from pallas_kernels.interval_attention.refusal import refused
+from pallas_kernels.interval_attention.width import in_32_bits
 
 # By name: the platform and the module.
 KERNELS: dict[str, tuple[str, ModuleType]] = {"tpu": ("tpu", tpu), "gpu": ("cuda", gpu)}
@@ -124,6 +125,7 @@ def _is_partitioned() -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@in_32_bits
 def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *rest):
     """A kernel's forward or backward; the reference's if the plan has overflowed."""
     module = KERNELS[name][1]
