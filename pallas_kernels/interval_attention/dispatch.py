@@ -20,6 +20,7 @@ import jax
 from pallas_kernels.interval_attention import gpu, reference, tpu
 from pallas_kernels.interval_attention.plan import Plan
 from pallas_kernels.interval_attention.refusal import refused
+from pallas_kernels.interval_attention.width import in_32_bits
 
 # By name: the platform and the module.
 KERNELS: dict[str, tuple[str, ModuleType]] = {"tpu": ("tpu", tpu), "gpu": ("cuda", gpu)}
@@ -58,9 +59,7 @@ def make_plans(clock, start, stop) -> Plans:
 
     Which one is used shows when the program is compiled for a platform; the others are dead code.
     """
-    with jax.enable_x64(False):  # kernels count in 32 bits, whatever the program around them does
-        args = (clock, start, stop)
-        return {name: kernel.default_plan(*args) for name, (_, kernel) in KERNELS.items()}
+    return {name: kernel.default_plan(clock, start, stop) for name, (_, kernel) in KERNELS.items()}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -126,13 +125,10 @@ def _is_partitioned() -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@in_32_bits
 def _kernel(name: str, way: str, interpret: bool, call: Call, qkv, mask: Mask, *rest):
     """A kernel's forward or backward; the reference's if the plan has overflowed."""
-    with jax.enable_x64(False):
-        return _in_32_bits(KERNELS[name][1], name, way, interpret, call, qkv, mask, *rest)
-
-
-def _in_32_bits(module, name, way, interpret, call, qkv, mask, *rest):
+    module = KERNELS[name][1]
     plan = mask.plan_of(name) or module.default_plan(*mask[:3])
 
     def kernel(qkv, mask, *rest):

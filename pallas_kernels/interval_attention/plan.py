@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pallas_kernels.interval_attention.width import in_32_bits
+
 RUNS = 64  # told apart in a query block; further ones count as one
 
 # A visit in one int32, from the lowest bit: four flags, the block of the other axis, whether it is
@@ -156,6 +158,7 @@ def minor(word: Array) -> Array:
 @functools.partial(
     jax.jit, static_argnames=("block_q", "block_k", "capacity", "span", "block_columns")
 )
+@in_32_bits
 def make_plan(
     clock: Array,
     start: Array,
@@ -291,6 +294,7 @@ def _visits(active, full, capacity: int, first: int = 0) -> Visits:
 
 
 @jax.jit
+@in_32_bits
 def _least(plan: Plan) -> Array:
     """Blocks `[B]` in which some pair is visible, by counting each block's clocks below a bound."""
     start, stop = (in_blocks(x, plan.block_k) for x in (plan.start, plan.stop))

@@ -102,7 +102,7 @@ class Walk(NamedTuple):
     def keys(self, dim: int) -> pl.BlockSpec:
         """Of `[B S K*dim]`: a block of keys of the heads' key head."""
         groups = self.tiles.groups
-        place = lambda h, b, i, j: (b, j, jax.lax.div(h, jnp.asarray(groups, h.dtype)))
+        place = lambda h, b, i, j: (b, j, jax.lax.div(h, groups))
         return self._spec((None, self.tiles.block_k, dim), place)
 
     def clock(self) -> pl.BlockSpec:
