@@ -49,7 +49,14 @@ class Task:
 def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -> TrainState:
     trained = select(params, task.trained)
     ema = jax.tree.map(jnp.copy, trained) if task.ema_decay else None
-    return TrainState(jnp.zeros((), int), params, optimizer.transform.init(trained), ema, key)
+    opt_state = jax.tree.map(_in_32_bits, optimizer.transform.init(trained))
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, key)
+
+
+def _in_32_bits(array: jax.Array) -> jax.Array:
+    """Whatever JAX's flag for numbers of 64 bits says: a checkpoint fits with it and without."""
+    short = {"float64": jnp.float32, "int64": jnp.int32}
+    return array.astype(short.get(str(array.dtype), array.dtype))
 
 
 def make_train_step(task: Task, optimizer: Optimizer):
@@ -82,11 +89,12 @@ def make_train_step(task: Task, optimizer: Optimizer):
             "grad_norm": _once(optax.tree.norm(grads)),
             "learning_rate": _once(optimizer.schedule(state.step, end)),
         }
+        as_before = lambda new, old: jax.tree.map(lambda x, y: x.astype(y.dtype), new, old)
         new = TrainState(
             step=state.step + 1,
             params=combine(trained, frozen),
-            opt_state=opt_state,
-            ema=_average(task, state.ema, trained, state.step),
+            opt_state=as_before(opt_state, state.opt_state),
+            ema=as_before(_average(task, state.ema, trained, state.step), state.ema),
             key=state.key,
         )
         return new, metrics
