@@ -19,6 +19,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from unified import devices
 from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, overrides = parse(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than a user asks
     try:
+        devices.find()
         folder = args.output or default_output(args.checkpoint)
         model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
         with models.config_of("" if args.config else args.checkpoint):

@@ -120,6 +120,8 @@ def stopped(run: Run, error: Exception) -> int:
     if isinstance(error, Unsaved):
         run.display.print(f"{error}. It was the second in a row: the run ends")
         return 1
+    with contextlib.suppress(Unsaved):
+        run.checkpoints.wait()  # one may just be on its way to the disk
     newest = run.checkpoints.newest
     run.display.print(f"{error}. Nothing saved; the last good checkpoint: {newest}")
     if isinstance(error, BadRecordsError):
