@@ -80,6 +80,8 @@ def _run(args: argparse.Namespace, status: Status) -> str:
         output.check(args.output)
     with status:
         status.phase("loading the model")
+        # A command runs a program once: at level 1 it compiles in 4/5 of the time and is as fast.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
         from unified import devices, inference  # imports JAX
 
         devices.find()
