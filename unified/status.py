@@ -43,8 +43,8 @@ class Status(logging.Handler):
             self.phase(text)
 
     def phase(self, text: str) -> None:
-        self._write(f"{self._ended(',') or self.name_ + ':'} {text}")
-        self.began = time.perf_counter()
+        before, self.began = self._ended(","), time.perf_counter()  # Ctrl-C may end the next line
+        self._write(f"{before or self.name_ + ':'} {text}")
 
     def fail(self, error: object, kind: str = "error: ") -> None:
         """Ends the line with a mistake."""

@@ -160,7 +160,9 @@ def test_arguments_that_are_wrong_are_told_in_a_line(args, capsys):
 
 def test_ctrl_c_ends_it_at_once_in_a_line(tmp_path):
     command = [*UNIFIED, "generate", "x", "-o", str(tmp_path / "out.png")]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # or a job has it ignored
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1) as running:
+        signal.signal(signal.SIGINT, heard)
         assert running.stderr is not None
         begun = running.stderr.read(len("unified generate: loading"))
         at = time.perf_counter()

@@ -101,5 +101,5 @@ def test_weights_that_training_began_with_are_those_of_every_release_it_loads(st
             release.flatten(found).values(), release.flatten(params).values(), strict=True
         )
     )
-    with pytest.raises(ValueError, match="missing: embedding"):
+    with pytest.raises(ValueError, match="missing: autoencoder"):
         models.started({"load": {}}, half)
