@@ -1,4 +1,4 @@
-"""The default run: one small network that reads, answers, draws and edits emoji scenes.
+"""The whole world: one small network that reads, answers, draws and edits emoji scenes.
 
 A mixture of transformers as in BAGEL: text and patches meet the weights of `und`, latents those
 of `gen`, and all attend to one another.

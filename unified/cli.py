@@ -23,7 +23,7 @@ examples:
   unified generate "two red apples left of a dog" -o out.png
   unified answer picture.png "how many apples are there?"
   unified edit picture.png "make the apple green" -o edited.png
-  unified generate "a yellow star" --checkpoint runs/emoji --seed 7
+  unified generate "a yellow star" --checkpoint runs/quick --seed 7
 
 `unified COMMAND --help` lists the options of a command. Without --checkpoint the model that ships
 with the package is used."""
