@@ -62,6 +62,6 @@ def get_config():
             "world": WORLD,
             "tasks": tuple(TASKS),
             "icons": False,
-            "examples_per_task": 40,
+            "examples_per_task": 32,  # one batch of requests, so that each program compiles once
         }
     return config
