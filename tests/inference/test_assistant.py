@@ -48,6 +48,7 @@ def logits_of(graph, params, hidden):
     return nnx.merge(graph, params).language(hidden)
 
 
+@pytest.mark.slow
 def test_a_drawn_picture_has_the_velocity_of_training(assistant):
     """The cached context gives what one pass over the packed example gives."""
     time = 0.7
@@ -109,6 +110,7 @@ def test_a_picture_of_a_batch_is_as_if_alone(assistant):
     assert np.abs(together[0].astype(int) - other).max() > 1  # the prompt matters
 
 
+@pytest.mark.slow
 def test_edit_and_generate_are_requests_to_draw(assistant):
     [edited] = assistant.edit(PICTURES[:1], ["make the apple green"], seeds=4)
     np.testing.assert_array_equal(edited, assistant.draw([EDIT], seeds=4)[0])
@@ -187,6 +189,7 @@ def test_what_is_not_finite_is_said(part, ask, told, assistant, monkeypatch):
         ask(assistant)
 
 
+@pytest.mark.slow
 def test_numbers_of_64_bits_change_nothing(assistant):
     """`JAX_ENABLE_X64`, which other code of the same program may need."""
     ask = lambda: (
