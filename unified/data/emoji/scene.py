@@ -67,7 +67,7 @@ class Scene:
         return dataclasses.replace(self, things=tuple(things))
 
 
-SINGLE = 32  # side of a canvas that holds one thing, in its middle
+SINGLE = 32  # side of a canvas for one thing, in its middle and as large as on one of 64
 
 
 def unit(side: int) -> int:
