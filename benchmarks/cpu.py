@@ -102,7 +102,8 @@ def training(config: ConfigDict, network: workload.Network, model: torch_model.M
 
 
 def decoding(config: ConfigDict, network, model, rows: int, num: int) -> Case:
-    contexts, begin = workload.questions(config, rows), layout(config).begin_text
+    contexts = workload.questions(config, rows)
+    [begin] = layout(config).template.begin_text
     read, write = workload.make_read(network), workload.make_write(network, begin, num)
     cache = read(network.params, contexts.batch, num)
     lanes = torch_programs.tensors(dict(contexts.batch.lanes))

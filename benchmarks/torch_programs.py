@@ -61,7 +61,7 @@ class Trainer:
         per_token = F.cross_entropy(logits, text.loss_target.flatten(), reduction="none")
         weight = text.loss_weight.flatten()
         velocity = model.flow.out(hidden["gen"]).view_as(targets)
-        error = (velocity - targets).square().mean(-1)[vae.noised & vae.valid]
+        error = (velocity - targets).square().mean(-1)[vae.target & vae.valid]
         return weights["text"] * (per_token * weight).sum() / weight.sum() + (
             weights["flow"] * error.mean()
         )

@@ -93,10 +93,10 @@ def train_data(config: ConfigDict):
     batch = next(pipeline)
     pipeline.close()
     lane = layout(config)["vae"]
-    noised = batch.lanes["vae"].noised
+    noised = batch.lanes["vae"].target
     keys = jax.random.split(jax.random.key(2), 3)
     latent_dim = ar_flow.parse(config).latent_dim
-    clean = jax.random.normal(keys[0], (*noised.shape, lane.tokens, latent_dim))
+    clean = jax.random.normal(keys[0], (*noised.shape, lane.unit, latent_dim))
     times = jnp.where(noised, rectified_flow.times(keys[1], noised.shape), 0.0)
     latents, targets = rectified_flow.corrupt(keys[2], clean, times)
     return jax.tree.map(np.asarray, (batch, latents, times, targets))
@@ -107,7 +107,7 @@ def questions(config: ConfigDict, rows: int) -> Contexts:
     side = layout(config)["vit"].max_side
     pictures = np.random.default_rng(0).integers(0, 256, (rows, side, side, 3), np.uint8)
     requests = [[Segment(p), Segment("how many apples are left of the dog?")] for p in pictures]
-    return pack(requests, layout(config), tokenizer(config).encode, "vqa")
+    return pack(requests, layout(config), tokenizer(config).encode, "vqa", then="text")
 
 
 def prompts(config: ConfigDict, rows: int) -> tuple[Contexts, Batch]:
@@ -115,7 +115,7 @@ def prompts(config: ConfigDict, rows: int) -> tuple[Contexts, Batch]:
     lanes = layout(config)
     requests = [[Segment("two red apples left of a dog")]] * rows
     requests = [*requests, *map(without_text, requests)]
-    contexts = pack(requests, lanes, tokenizer(config).encode, "generate")
+    contexts = pack(requests, lanes, tokenizer(config).encode, "generate", then="picture")
     return contexts, picture_after(contexts, lanes["vae"], lanes, "generate")
 
 
@@ -165,5 +165,5 @@ def make_draw(network: Network, times: np.ndarray):
 
 
 def sampling_noise(config: ConfigDict, rows: int) -> np.ndarray:
-    tokens, latent_dim = layout(config)["vae"].tokens, ar_flow.parse(config).latent_dim
+    tokens, latent_dim = layout(config)["vae"].unit, ar_flow.parse(config).latent_dim
     return np.asarray(draw_noise(jnp.arange(rows), (tokens, latent_dim)))

@@ -62,6 +62,11 @@ def layout() -> dict:
     """A row: which kinds of tokens it has, in which stream, and how many."""
     return {
         "image_position": "shared",  # one RoPE position a picture
+        "uses": {
+            "see": ("vit",),
+            "edit": ("vae", "vit"),
+            "draw": ("vae",),
+        },  # the views of pictures
         "lanes": {
             "text": {
                 "kind": "text",
@@ -82,7 +87,7 @@ def layout() -> dict:
                 "max_side": 64,
             },
             "vae": {
-                "kind": "latent",
+                "kind": "picture",
                 "stream": "gen",
                 "view": "vae",
                 "count": 3,  # pictures a row

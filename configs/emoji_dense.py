@@ -10,7 +10,7 @@ def get_config():
     config = emoji.get_config()
     config.model.backbone.shared = "all"
     del config.model.vision, config.layout.lanes.vit
-    config.layout.read_as = {"vit": "vae"}
+    config.layout.uses.update({"see": ("vae",), "edit": ("vae",)})
     config.layout.lanes.text.update({"budget": 92})
     config.layout.lanes.vae.update({"count": 5})
     return config

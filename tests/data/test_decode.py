@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from tests.data.test_image import chunk, png, saved
+from tests.lanes.test_pixels import chunk, png, saved
 from unified.data import decode as module
 from unified.data.decode import FORMATS, decode, to_rgb
+from unified.lanes import pixels
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 PNG, JPEG = (saved(COLOURS, format) for format in ("png", "jpeg"))
@@ -146,7 +147,7 @@ def test_pictures_whose_decoder_is_python_may_have_fewer_pixels():
 def test_a_large_picture_is_converted_in_parts_as_a_small_one(monkeypatch):
     clear = np.dstack([COLOURS, COLOURS[..., 0]])
     want = to_rgb(clear)
-    monkeypatch.setattr(module, "BAND", 16)
+    monkeypatch.setattr(pixels, "BAND", 16)
     np.testing.assert_array_equal(to_rgb(clear), want)
     monkeypatch.setattr(module, "LARGE", 10)
     np.testing.assert_array_equal(decode(saved(clear)), want)

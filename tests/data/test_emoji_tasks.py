@@ -38,7 +38,7 @@ def test_the_segments_of_each_task(task):
             if segment.modality == "image":
                 assert segment.content.shape == (64, 64, 3) and segment.content.dtype == np.uint8
         if task == "edit":
-            assert example.segments[0].views == ("vae", "vit")
+            assert example.segments[0].use == "edit"
         assert example.origin == f"emoji/train/0/{i}"
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from unified.data.mixture import WINDOW, drop_conditions, mixture
 from unified.data.sources import BadRecord
-from unified.sequence import Example, Layout, Segment
+from unified.lanes.layout import Layout, Template
+from unified.sequence import Example, Segment
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
@@ -57,13 +58,13 @@ def test_weights_must_be_positive(weights):
         mixture([numbers(5)], weights)
 
 
-PLAIN = Layout((), begin_text=1, end_text=2, begin_image=3, end_image=4)
+PLAIN = Layout((), Template(begin_text=1, end_text=2, begin_image=3, end_image=4))
 EDIT = Example(
     (
-        Segment(PICTURE, "context", ("vae", "vit")),
+        Segment(PICTURE, use="edit"),
         Segment("redden"),
         Segment("thought", "target"),
-        Segment(PICTURE, "target", ("vae", "vit")),
+        Segment(PICTURE, "target", "edit"),
     )
 )
 
@@ -72,34 +73,37 @@ def dropped(example, draws=0, layout=PLAIN, **rates):
     return drop_conditions(example, np.random.default_rng(draws), rates, layout.views).segments
 
 
+read = PLAIN.views
+
+
 def test_dropout_forgets_texts_pictures_and_single_views():
     for kept, segment in zip(dropped(EDIT), EDIT.segments, strict=True):
-        assert kept.content is segment.content and kept.views == segment.views
+        assert kept.content is segment.content and kept.without == ()
     texts = [s.content for s in dropped(EDIT, text=1.0) if s.modality == "text"]
     assert texts == ["thought"]  # a target is never forgotten
     blind = dropped(EDIT, vit=1.0)
-    assert [s.views for s in blind if s.modality == "image"] == [("vae",), ("vae",)]
+    assert [read(s) for s in blind if s.modality == "image"] == [("vae",), ("vae",)]
     none = dropped(EDIT, vit=1.0, vae=1.0, text=1.0)
     assert [(s.role, s.modality) for s in none] == [("target", "text"), ("target", "image")]
-    assert none[-1].views == ()
+    assert read(none[-1]) == ()
     whole = dropped(EDIT, image=1.0, text=1.0)
-    assert [(s.role, s.views) for s in whole] == [(s.role, s.views) for s in none]
-    draws = [dropped(EDIT, seed, vit=0.5, vae=0.5)[0].views for seed in range(200)]
+    assert [(s.role, s.without) for s in whole] == [(s.role, s.without) for s in none]
+    draws = [read(dropped(EDIT, seed, vit=0.5, vae=0.5)[0]) for seed in range(200)]
     share = {views: n / 200 for views, n in collections.Counter(draws).items()}
     assert all(0.15 < share[views] < 0.45 for views in [("vae", "vit"), ("vae",), ("vit",)])
 
 
-def test_dropout_draws_once_for_a_view_that_serves_for_two():
-    layout = dataclasses.replace(PLAIN, read_as=(("vit", "vae"),))
+def test_dropout_of_a_view_forgets_a_picture_that_has_no_other():
+    layout = dataclasses.replace(PLAIN, uses={"edit": ("vae",)})
     draws = [dropped(EDIT, seed, layout, vae=0.5) for seed in range(200)]
     is_read = lambda s: s.modality == "image" and s.role == "context"
-    read = collections.Counter(tuple(s.views for s in draw if is_read(s)) for draw in draws)
-    assert read.keys() == {(), (("vae",),)}
-    assert 0.4 < read[()] / 200 < 0.6
+    kept = collections.Counter(sum(map(is_read, draw)) for draw in draws)
+    assert kept.keys() == {0, 1}
+    assert 0.4 < kept[0] / 200 < 0.6
 
 
 def test_dropout_leaves_examples_that_draw_nothing():
-    read = Example((Segment(PICTURE), Segment("what?"), Segment("a cat", "target")))
-    assert dropped(read, text=1.0, vit=1.0) == read.segments
+    seen = Example((Segment(PICTURE), Segment("what?"), Segment("a cat", "target")))
+    assert dropped(seen, text=1.0, vit=1.0) == seen.segments
     bad = BadRecord("file:1", "cut")
     assert drop_conditions(bad, types.SimpleNamespace(), {"text": 1.0}, PLAIN.views) is bad

@@ -10,7 +10,9 @@ import pytest
 from unified.data.pipeline import Pipeline
 from unified.data.rows import BadRecordsError, merge_states
 from unified.data.sources import BadRecord
-from unified.sequence import Example, LatentLane, Layout, PatchLane, Segment, TextLane
+from unified.lanes import PatchLane, PictureLane, TextLane
+from unified.lanes.layout import Layout, Template
+from unified.sequence import Example, Segment
 
 R = 4  # rows
 
@@ -19,9 +21,9 @@ def make_layout(text=32, vit=4, vae=2, size=16):
     lanes = (
         TextLane("text", "und", "text", budget=text, losses=text * 3 // 4),
         PatchLane("vit", "und", "vit", budget=vit, patch=8, min_side=8, max_side=size),
-        LatentLane("vae", "gen", "vae", count=vae, height=size, width=size, stride=8),
+        PictureLane("vae", "gen", "vae", count=vae, height=size, width=size, stride=8),
     )
-    return Layout(lanes, begin_text=1, end_text=2, begin_image=3, end_image=4)
+    return Layout(lanes, Template(begin_text=1, end_text=2, begin_image=3, end_image=4))
 
 
 class Numbers:
@@ -42,7 +44,7 @@ class Numbers:
         kinds = {
             "text": (answer,),
             "read": (Segment(picture), answer),
-            "draw": (Segment(picture, "context", ("vae", "vit")), Segment(picture, "target")),
+            "draw": (Segment(picture, use="edit"), Segment(picture, "target")),
         }
         task = list(kinds)[i % 3]
         return Example(kinds[task], task, origin)
@@ -106,7 +108,7 @@ def test_validation_shows_each_example_once_in_batches_that_end():
     assert_equal(runs[2], runs[0])
     targets = [b.lanes["text"].loss_target[b.lanes["text"].loss_weight > 0] for b in runs[0]]
     said = "".join(chr(i) if i != 2 else " " for i in np.concatenate(targets))
-    drawn = [b.lanes["vae"].pixels[b.lanes["vae"].noised][:, 0, 0, 0] for b in runs[0]]
+    drawn = [b.lanes["vae"].pixels[b.lanes["vae"].target][:, 0, 0, 0] for b in runs[0]]
     read = [i for i in range(30) if i % 3 < 2]
     assert sorted(map(int, said.split())) == read
     assert sorted(np.concatenate(drawn)) == [i for i in range(30) if i % 3 == 2]

@@ -33,8 +33,8 @@ def says(example):
     return [(">" if s.role == "target" else "") + str(show(s.content)) for s in example.segments]
 
 
-def views(example):
-    return [s.views for s in example.segments if s.modality == "image"]
+def uses(example):
+    return [s.use for s in example.segments if s.modality == "image"]
 
 
 def write_jsonl(folder, *lines):
@@ -68,8 +68,8 @@ def test_folder_with_jsonl(tmp_path):
     assert says(source[2]) == ["1", "no mark", ">fine"]
     assert says(source[3]) == ["redden", "1", ">here:", ">2"]
     assert says(source[4]) == ["text only", ">yes"]
-    assert views(source[0]) == [("vit",)]
-    assert views(source[3])[0] == ("vae", "vit")
+    assert uses(source[0]) == ["see"]
+    assert uses(source[3])[0] == "edit"
     assert [example.task for example in source] == ["vqa", "vqa", "vqa", "edit", "text"]
     assert source[1].origin == f"{tmp_path}/train.jsonl:3"
 
@@ -106,7 +106,7 @@ def test_parquet_text_to_image_and_edits(tmp_path):
     assert says(source[0]) == ["1", "up", ">2"]
     assert says(source[2]) == ["1", "raise", ">2"]
     assert says(source[1]) == ["3", "more", ">4", "again", ">5"]
-    assert views(source[0]) == [("vae", "vit")] * 2
+    assert uses(source[0]) == ["edit"] * 2
 
 
 def test_a_null_of_a_table_is_a_field_that_is_not_there(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 
 from unified.data.sources import BadRecord
 from unified.evaluation import report, samples
-from unified.sequence import Example, Layout, Segment, TextLane
+from unified.lanes import TextLane
+from unified.lanes.layout import Layout, Template
+from unified.sequence import Example, Segment
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 SEEN, TRUTH, DRAWN = PICTURES
@@ -72,7 +74,7 @@ def test_the_page_of_a_source_keeps_the_order_and_speaks_of_no_rates(tmp_path):
 def test_what_training_leaves_out_is_not_asked_and_is_told(caplog):
     lane = TextLane("text", "und", "text", budget=12, losses=12)
     model = Model()
-    model.layout = Layout((lane,), begin_text=0, end_text=1, begin_image=2, end_image=3)
+    model.layout = Layout((lane,), Template(begin_text=0, end_text=1))
     model.tokenizer = SimpleNamespace(encode=lambda text: [ord(letter) for letter in text])
     texts = ["short", "longer than a row", "fine"]
     records = [

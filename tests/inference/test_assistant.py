@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from unified.data.expand import expand
-from unified.data.packing import assemble
 from unified.inference import Drawing, engine
 from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
 from unified.inference.request import candidate_seed, read_seeds
 from unified.interop.release import flatten
-from unified.sequence import Example, Segment, TextTokens
+from unified.lanes.batch import assemble
+from unified.lanes.document import expand
+from unified.sequence import Example, Segment
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
 
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3)]
 QUESTIONS = ["how many?", "what colour is the apple that is left of the dog?", "is it"]
 NOTHING_NOISED = np.zeros((1, 3, 1, 1), np.float32)  # times of the pictures
-EDIT = [Segment(PICTURES[0], views=("vae", "vit")), Segment("make the apple green")]
+EDIT = [Segment(PICTURES[0], use="edit"), Segment("make the apple green")]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -59,7 +59,7 @@ def test_a_drawn_picture_has_the_velocity_of_training(assistant):
     target = Segment(np.zeros((16, 16, 3), np.uint8), role="target")
     hidden, _ = as_in_training(assistant, [*EDIT, target], latents, times)
 
-    contexts = pack([EDIT], assistant.layout, assistant.tokenizer.encode)
+    contexts = pack([EDIT], assistant.layout, assistant.tokenizer.encode, then="picture")
     block = picture_after(contexts, assistant.layout["vae"], assistant.layout)
 
     @jax.jit
@@ -81,7 +81,6 @@ def test_a_greedy_answer_is_the_likeliest_in_training(assistant):
     ids = assistant.tokenizer.encode(said)
     hidden, batch = as_in_training(assistant, [*question, Segment(said, role="target")])
     lane = batch.lanes["text"]
-    assert isinstance(lane, TextTokens)
     predicted = hidden["text"][0, lane.loss_index[0]]
     logits = logits_of(assistant.program.graph, assistant.params, predicted)
     np.testing.assert_array_equal(np.argmax(logits, -1)[: len(ids)], ids)
@@ -261,8 +260,8 @@ def test_impossible_requests_are_refused(assistant):
             assistant.generate(["a dog"], seeds=seeds)
     for seeds in (3, np.int64(3), [3, 4], np.arange(3, 5)):
         np.testing.assert_array_equal(read_seeds(seeds, 2), [3, 4])
-    with pytest.raises(ValueError, match="no lane for view 'audio'"):
-        assistant.draw([[Segment(PICTURES[0], views=("audio",))]])
+    with pytest.raises(ValueError, match="no lane for use 'hear'"):
+        assistant.draw([[Segment(PICTURES[0], use="hear")]])
     with pytest.raises(ValueError, match="candidates=0 must be at least 1"):
         assistant.generate(["a dog"], candidates=0)
     with pytest.raises(ValueError, match="interval"):

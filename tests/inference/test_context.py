@@ -6,26 +6,24 @@ import jax
 import numpy as np
 import pytest
 
-from unified.data.expand import OPEN
 from unified.inference.context import pack, picture_after, without_images, without_text
-from unified.sequence import LatentLane, Layout, PatchLane, Segment, TextLane
+from unified.lanes import PatchLane, PictureLane, TextLane
+from unified.lanes.layout import Layout, Template
+from unified.sequence import OPEN, Segment
 
 LAYOUT = Layout(
     (
         TextLane("text", "und", "text", budget=8, losses=4),
         PatchLane("vit", "und", "vit", budget=4, patch=8, min_side=16, max_side=16),
-        LatentLane("wide", "gen", "vae", count=1, height=8, width=16, stride=8),
-        LatentLane("square", "gen", "vae", count=1, height=16, width=16, stride=8),
+        PictureLane("wide", "gen", "vae", count=1, height=8, width=16, stride=8),
+        PictureLane("square", "gen", "vae", count=1, height=16, width=16, stride=8),
     ),
-    begin_text=100,
-    end_text=101,
-    begin_image=102,
-    end_image=103,
+    Template(begin_text=100, end_text=101, begin_image=102, end_image=103),
 )
 roomy = dataclasses.replace(
     LAYOUT, lanes=(dataclasses.replace(LAYOUT["text"], budget=128), *LAYOUT.lanes[1:])
 )
-PICTURE = Segment(np.zeros((16, 16, 3), np.uint8), views=("vae", "vit"))
+PICTURE = Segment(np.zeros((16, 16, 3), np.uint8), use="edit")
 TEXT = Segment("abc")
 encode = lambda text: [ord(letter) for letter in text]
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("keep_compiled")
 HERE = Path(__file__).parent
 CASES = json.loads((HERE / "bagel_masks.json").read_text())
 CASES.pop("source")
-CASES["train"]["mask"] = json.loads((HERE.parent / "data/bagel_packing.json").read_text())["mask"]
+CASES["train"]["mask"] = json.loads((HERE.parent / "lanes/bagel_packing.json").read_text())["mask"]
 
 
 def golden_mask(case):

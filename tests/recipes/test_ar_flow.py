@@ -13,9 +13,9 @@ from flax import nnx
 
 from tests.recipes.small import VARIANTS, small
 from unified import sharding
-from unified.data.expand import expand
-from unified.data.packing import assemble
 from unified.data.sources import open_split
+from unified.lanes.batch import assemble
+from unified.lanes.document import expand
 from unified.recipes import ar_flow
 from unified.sequence import Batch, Example, Segment
 from unified.training import config as configs
@@ -71,7 +71,7 @@ def test_held_out_pictures_have_a_loss_in_every_bucket_of_time(task):
     counts: dict = {}
     for batch in batches:
         lane = batch.lanes["vae"]
-        assert (lane.times > 0).tolist() == (lane.noised & lane.valid).tolist()
+        assert (lane.times > 0).tolist() == (lane.target & lane.valid).tolist()
         for name, (_, count) in loss(params, batch).items():
             counts[name] = counts.get(name, 0) + int(count)
     by_time = [count for name, count in counts.items() if name.startswith("flow/t")]
@@ -104,7 +104,7 @@ def test_a_dense_model_reads_and_draws_latents_with_one_set_of_weights(batches):
     assert not {"vision", "connector"} & params.keys()
     assert [*params["backbone"]["runs"]["0"]] == ["shared"]
     pictures = batches["dense"].lanes["vae"]
-    assert (pictures.valid & ~pictures.noised).any()
+    assert (pictures.valid & ~pictures.target).any()
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
     layout = ar_flow.parse(config).layout
     encode = ar_flow.tokenizer(config).encode
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    context = [Segment(picture, views=("vae", "vit")), Segment("make the apple green")]
+    context = [Segment(picture, use="edit"), Segment("make the apple green")]
     target = Segment(picture, role="target")
     whole = assemble([[expand(Example((*context, target)), layout, encode)]], layout)
 
@@ -257,14 +257,14 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.model.backbone.update(num_layers=None), "num_layers=None must be a whole num"),
         (
             lambda c: c.layout.lanes.text.update(view="txt"),
-            r"view 'text': give it to one of \['text'",
+            r"lanes.text.view='txt' serves no use: choose of \['text', 'vae'",
         ),
         (
             lambda c: c.layout.lanes.vit.update(view="vitt"),
-            r"view 'vit': give it to one of \['vit'\]",
+            r"uses.see: 'vit' is none of \['text', 'vae', 'vitt'\]",
         ),
-        (lambda c: c.layout.lanes.vae.update(view="v"), r"view 'vae': give it to one of \['vae'\]"),
-        (lambda c: c.layout.update(read_as={"vit": "v"}), r"read_as.vit='v': choose of \['text', "),
+        (lambda c: c.layout.lanes.vae.update(view="v"), r"uses.edit: 'vae' is none of "),
+        (lambda c: c.layout.uses.update(see=("v",)), r"uses.see: 'v' is none of \['text', "),
         (
             lambda c: c.layout.lanes.text.update(tasks=("captoin", "vqa")),
             "no text lane has task 'caption' of config.data.train.emoji among its tasks",

@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from tests.recipes.small import small
-from unified.data.expand import expand
-from unified.data.packing import assemble
+from unified.lanes.batch import assemble
+from unified.lanes.document import expand
 from unified.recipes import ar_flow
 from unified.sequence import Example, Segment
 

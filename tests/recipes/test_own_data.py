@@ -33,6 +33,6 @@ def test_the_config_that_the_documentation_gives_for_parquet_reads_parquet(tmp_p
         inputs = ar_flow.inputs(config, split)
         drawn = [next(inputs).lanes["vae"] for _ in range(6)]
         inputs.close()
-        seen[split] = set(np.concatenate([x.pixels[x.noised][:, 0, 0, 0] for x in drawn]))
+        seen[split] = set(np.concatenate([x.pixels[x.target][:, 0, 0, 0] for x in drawn]))
     assert 1 <= len(seen["validation"]) <= 4  # about a twentieth of 40
     assert len(seen["train"]) > 10 and not seen["train"] & seen["validation"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from unified.lanes import PatchTokens
 from unified.nn.position import grid
-from unified.sequence import PatchTokens
 from unified.tokenizers.vision import Connector, VisionConfig, VisionEncoder, normalise
 
 CFG = VisionConfig(embed_dim=16, mlp_dim=24, num_layers=2, num_heads=2, patch=2, side=4)

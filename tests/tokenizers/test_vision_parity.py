@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from unified.lanes import PatchTokens
 from unified.nn.position import grid
-from unified.sequence import PatchTokens
 from unified.tokenizers.vision import VisionConfig, VisionEncoder
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]

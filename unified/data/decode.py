@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from unified.data.container import ORIENTATION, pixels_only
+from unified.lanes.pixels import size_of, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535  # pixels, as of a JPEG: to scale a line of 30 million takes seconds
 SLOW = 16  # times that decoders written in Python take: they may have so many times fewer pixels
-BAND = 2**20  # pixels that are converted at a time, so that a large picture is not there thrice
 LARGE = 16_000_000  # pixels; decoding takes some 20 bytes for each of them
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,31 +65,6 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    """Any Pillow picture or uint8 array (`[H W]`, `[H W 1]`, `[H W 3]`, `[H W 4]`) -> `[H W 3]`.
-
-    Grey of 9 to 16 bits is scaled by its range. Raises ValueError for what does not say what is
-    white (floats, 32 bits), other layouts, and a picture without pixels.
-    """
-    if isinstance(image, np.ndarray):
-        _check_array(image)
-        if image.ndim == 3 and image.shape[-1] == 3:
-            return image
-        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    if not (image.width and image.height):
-        raise ValueError(f"a picture of {_size(image.height, image.width)} shows nothing")
-    if image.mode[0] in "IF":
-        return np.repeat(_to_grey(image)[..., None], 3, axis=-1)
-    step = max(1, BAND // image.width)
-    if image.height <= step:
-        return np.asarray(_on_white(image))
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        pixels[top : top + step] = np.asarray(_on_white(band))
-    return pixels
-
-
 @functools.cache
 def _formats() -> list[str]:
     """Those of `FORMATS` that this Pillow reads."""
@@ -102,7 +77,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     tiles = getattr(image, "tile", ())
     if any(tile[0] in Image.DECODERS for tile in tiles):  # written in Python
         max_pixels //= SLOW
-    size = _size(image.height, image.width)
+    size = size_of(image.height, image.width)
     if max(image.size) > MAX_SIDE:
         raise ValueError(f"{size}: a side has at most {MAX_SIDE}")
     if image.width * image.height > max_pixels:
@@ -111,10 +86,6 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     sides = [tags.get(tag, 1) for tag in (322, 323)]  # of a tile of a TIFF
     if not all(isinstance(side, int) for side in sides) or sides[0] * sides[1] > max_pixels:
         raise ValueError(_too_large(f"{size} in tiles of {sides[1]} x {sides[0]}", max_pixels))
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height} x {width} pixels"
 
 
 def _too_large(what: str, max_pixels: int) -> str:
@@ -127,49 +98,3 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # damaged metadata, which says nothing about the pixels
         return image
     return image if turn is None else image.transpose(turn)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _to_grey(image: Image.Image) -> np.ndarray:
-    """Pixels of more than 8 bits -> uint8 `[H W]`."""
-    tags = getattr(image, "tag_v2", {})
-    of_16 = image.mode == "I" and image.format in ("PNG", "PPM")
-    if not image.mode.startswith("I;16") and not of_16:
-        kind = "floats" if image.mode == "F" else "32-bit numbers"
-        raise ValueError(f"a picture of {kind} does not say what is white: store 8 or 16 bits")
-    bits = tags.get(258, (16,))[0]
-    values = np.asarray(image)
-    if tags.get(262) == 0:  # white is zero, which Pillow minds up to 8 bits
-        values = (1 << bits) - 1 - values
-    grey = (values >> (bits - 8)).astype(np.uint8)
-    if values.any() and not grey.any():
-        raise ValueError(
-            f"a picture of {bits} bits of which none is brighter than {values.max()} would be "
-            "black: store it with 8 bits"
-        )
-    return grey
-
-
-def _check_array(array: np.ndarray) -> None:
-    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and _has_channels(array))):
-        if not array.size:
-            raise ValueError(f"a picture of {_size(*array.shape[:2])} shows nothing")
-        return
-    hint = ""
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and not _has_channels(array):
-        hint = "; give array.transpose(1, 2, 0)"
-    elif array.dtype == bool:
-        hint = "; give array * np.uint8(255)"
-    elif array.dtype != np.uint8:
-        hint = ": scale its white to 255, round and cast it"
-    raise ValueError(f"a picture is uint8 [H W 3], not {array.dtype} {list(array.shape)}{hint}")
-
-
-def _has_channels(array: np.ndarray) -> bool:
-    return 1 <= array.shape[-1] <= 4

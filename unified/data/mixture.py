@@ -158,9 +158,11 @@ def drop_conditions(
             if segment.role == "target" or keeps("text"):
                 kept.append(segment)
             continue
-        left = tuple(view for view in views(segment) if keeps(view)) if keeps("image") else ()
+        read = views(segment)
+        left = tuple(view for view in read if keeps(view)) if keeps("image") else ()
         if left or segment.role == "target":
-            kept.append(dataclasses.replace(segment, views=left))
+            lost = tuple(view for view in read if view not in left)
+            kept.append(dataclasses.replace(segment, without=(*segment.without, *lost)))
     return dataclasses.replace(example, segments=tuple(kept))
 
 

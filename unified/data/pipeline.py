@@ -11,13 +11,14 @@ import grain
 import numpy as np
 
 from unified.data import identity
-from unified.data.expand import Encode, Spans, budgets, expand
 from unified.data.mixture import drop_conditions, mixture
-from unified.data.packing import check
 from unified.data.rows import BadRecordsError, Prefetch, RowIterator, bad_records, merge_states
 from unified.data.sources import BadRecord, Source, fingerprint, open_split
 from unified.data.workers import Workers
-from unified.sequence import Batch, Example, Layout
+from unified.lanes.batch import check_size
+from unified.lanes.document import Encode, Spans, expand
+from unified.lanes.layout import Layout
+from unified.sequence import Batch, Example
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Pipeline(Iterator[Batch]):
         max_bad_records: int = 100,
         names: Sequence[str] | None = None,
     ):
-        check(layout)
+        layout.check()
         _check_numbers(threads=(threads, 1), lookahead=(lookahead, 1))
         _check_numbers(workers=(workers, 0), prefetch=(prefetch, 0))
         _check_numbers(max_bad_records=(max_bad_records, 0))
@@ -131,10 +132,10 @@ class Pipeline(Iterator[Batch]):
         metrics = {"bad_records": float(len(bad_records(self.get_state())))}
         if self._num_batches:
             rows = self._num_batches * self._num_rows
-            used = dict(zip(budgets(self.layout), self._used / rows, strict=True))
+            used = dict(zip(self.layout.budgets(), self._used / rows, strict=True))
             fill = float(sum(used[lane.name] for lane in self.layout.lanes) / self.layout.slots)
             metrics["fill"] = fill
-            for name, limit in budgets(self.layout).items():
+            for name, limit in self.layout.budgets().items():
                 metrics[f"fill/{name}"] = float(used[name]) / limit if limit else 0.0
             metrics["examples"] = self._tasks.total() / self._num_batches
             for task, count in sorted(self._tasks.items()):
@@ -148,7 +149,7 @@ class Pipeline(Iterator[Batch]):
         self._rows.close()
 
     def _clear(self) -> None:
-        self._used = np.zeros(len(budgets(self.layout)))
+        self._used = np.zeros(len(self.layout.budgets()))
         self._tasks = collections.Counter[str]()
         self._num_batches = 0
 
@@ -226,7 +227,9 @@ def as_spans(example: Example | BadRecord, *, layout: Layout, encode: Encode) ->
     if isinstance(example, BadRecord):
         return example
     try:
-        return expand(example, layout, encode)
+        spans = expand(example, layout, encode)
+        check_size(spans, layout)
+        return spans
     except ValueError as error:
         reason = str(error).removeprefix(f"{example.origin}: ")
         return BadRecord(example.origin, reason)

@@ -33,7 +33,6 @@ KINDS = (
 )
 FIELDS = (*dict.fromkeys(field for kind in KINDS for field in kind), "file_name")
 MARK = "<image>"
-READ, EDIT = ("vit",), ("vae", "vit")  # views of a picture that is understood, that is edited
 
 
 def unread(record: Mapping[str, Any]) -> set[str]:
@@ -92,12 +91,12 @@ def conversation(turns: Sequence[Mapping], images: Sequence[np.ndarray]) -> list
     elif marks != len(images):
         raise ValueError(f"{marks} {MARK} marks for {len(images)} pictures")
     drawn = any(role == "target" and MARK in value for role, value in said)
-    views = EDIT if drawn else READ
+    use = "edit" if drawn else "see"
     rest, segments = iter(images), []
     for role, value in said:
         for i, part in enumerate(value.split(MARK)):
             if i:
-                segments.append(Segment(next(rest), role, views))
+                segments.append(Segment(next(rest), role, use))
             if part.strip():
                 segments.append(Segment(part.strip(), role))
     return segments
@@ -109,9 +108,9 @@ def edits(images: Sequence[np.ndarray], instructions: Sequence, variant: int = 0
         raise ValueError(
             f"{len(images)} pictures with {len(instructions)} instructions between them"
         )
-    segments = [Segment(images[0], "context", EDIT)]
+    segments = [Segment(images[0], use="edit")]
     for instruction, image in zip(instructions, images[1:], strict=True):
-        segments += [Segment(_choose(instruction, variant)), Segment(image, "target", EDIT)]
+        segments += [Segment(_choose(instruction, variant)), Segment(image, "target", "edit")]
     return segments
 
 

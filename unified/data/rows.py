@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from grain.experimental import ThreadPrefetchDatasetIterator
 
-from unified.data.expand import Spans
-from unified.data.packing import Packer, assemble
+from unified.data.packing import Packer
 from unified.data.sources import BadRecord
-from unified.sequence import Batch, Layout
+from unified.lanes.batch import assemble
+from unified.lanes.document import Spans
+from unified.lanes.layout import Layout
+from unified.sequence import Batch
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class BadRecordsError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A batch, what it uses of each of `budgets(layout)`, and its number of examples by task."""
+    """A batch, what it uses of each of `layout.budgets()`, and its number of examples by task."""
 
     batch: Batch
     used: np.ndarray

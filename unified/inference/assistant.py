@@ -21,14 +21,13 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from flax import nnx
 
-from unified.data.image import fit_latent, nearest_aspect
 from unified.generation.drawing import Drawing
 from unified.generation.text import cut
 from unified.inference import compiled, engine
@@ -53,11 +52,12 @@ from unified.inference.request import (
 )
 from unified.interop import model as models
 from unified.interop import release
+from unified.lanes import PictureLane
+from unified.lanes.layout import DRAW, TEXT
 from unified.processes.autoregressive import Sampling
-from unified.sequence import Lane, LatentLane, PatchLane, Segment, TextLane
+from unified.sequence import Segment
 
 DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
-L = TypeVar("L", bound=Lane)
 log = logging.getLogger(__name__)
 
 
@@ -113,9 +113,8 @@ class Assistant:
             raise ValueError(
                 f"{len(before)} pictures and {len(changes)} instructions: give one for each"
             )
-        views = (*self._views(LatentLane), *self._views(PatchLane))
         requests = [
-            [Segment(read_picture(picture), views=views), read_text(text)]
+            [Segment(read_picture(picture), use="edit"), read_text(text)]
             for picture, text in zip(before, changes, strict=True)
         ]
         return self.draw(requests, task=task, **options)
@@ -136,7 +135,7 @@ class Assistant:
 
         It ends where the model ends it, at `max_tokens`, or before the first of the strings `stop`.
         """
-        lane = self._lanes(TextLane, task)[0]
+        lane: Any = self.layout.lane_for(TEXT, task)
         most = most_slots(lane)
         if not 1 <= max_tokens <= most:
             raise ValueError(f"max_tokens={max_tokens} must be at least 1 and at most {most}")
@@ -147,7 +146,7 @@ class Assistant:
         how["sampling"] = Sampling(temperature, top_k, top_p)
 
         def texts(rows: list[Request], seeds: np.ndarray) -> list[str]:
-            contexts = pack(rows, self.layout, self.tokenizer.encode, task)
+            contexts = pack(rows, self.layout, self.tokenizer.encode, task, then="text")
             ids, lengths = engine.write(self.program, self.params, contexts, seeds, **how)
             said = (self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True))
             return [cut(text, stops) for text in said]
@@ -171,7 +170,7 @@ class Assistant:
         how = dataclasses.replace(self.drawing, **drawing)
         if how.candidates > 1 and task in how.read_back and any(map(_to_be_said, requests)):
             return self._draw_best(requests, seeds, task, how)
-        lanes = [self._canvas(request, task) for request in requests]
+        lanes = [self._canvas(last_picture(request), task) for request in requests]
         drawn: dict[int, np.ndarray] = {}
         each = read_seeds(seeds, len(requests))
         for lane in dict.fromkeys(lanes):
@@ -196,14 +195,15 @@ class Assistant:
     def reconstruct(self, pictures: Sequence[Picture], *, task: str = "") -> list[np.ndarray]:
         """Pictures through the autoencoder and back, at the size of their lane, uint8 `[H W 3]`."""
         pixels = [read_picture(picture) for picture in read_list(pictures, "pictures")]
-        lanes = self._lanes(LatentLane, task)
-        chosen = [nearest_aspect(picture, lanes) for picture in pixels]
+        chosen = [self._canvas(picture, task) for picture in pixels]
         back: dict[int, np.ndarray] = {}
         for lane in dict.fromkeys(chosen):
             rows = [i for i, other in enumerate(chosen) if other == lane]
             for at in range(0, len(rows), self.max_rows):
                 part = rows[at : at + self.max_rows]
-                fitted = np.stack([fit_latent(pixels[i], lane) for i in part])
+                fitted = np.concatenate(
+                    [lane.write(pixels[i], target=False)["pixels"] for i in part]
+                )
                 shown = engine.reconstruct(self.program, self.params, fitted, lane)
                 back.update(zip(part, shown, strict=True))
         return [back[i] for i in range(len(pixels))]
@@ -223,11 +223,11 @@ class Assistant:
         config = {**self.config, "tokenizer": models.TOKENIZER}  # beside the weights
         release.save(path, self.params, config, storage=storage)
 
-    def _draw(self, rows, seeds, lane: LatentLane, task: str, how: Drawing) -> list[np.ndarray]:
+    def _draw(self, rows, seeds, lane: PictureLane, task: str, how: Drawing) -> list[np.ndarray]:
         guidance = how.guidance(rows)
         dropped = {"without_text": without_text, "without_images": without_images}
         stacked = [dropped.get(c, list)(row) for c in guidance.contexts for row in rows]
-        contexts = pack(stacked, self.layout, self.tokenizer.encode, task)
+        contexts = pack(stacked, self.layout, self.tokenizer.encode, task, then="picture")
         block = picture_after(contexts, lane, self.layout, task)
         spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
         args = (contexts, block, seeds, guidance)
@@ -280,29 +280,18 @@ class Assistant:
                 f"not of {type(request).__name__}"
             )
         picture, question = request
-        views = self._views(PatchLane) or self._views(LatentLane)
-        return [Segment(read_picture(picture), views=views), read_text(question)]
+        return [Segment(read_picture(picture)), read_text(question)]
 
-    def _canvas(self, request: Request, task: str) -> LatentLane:
-        lanes = self._lanes(LatentLane, task)
-        pictures = [s.content for s in request if not isinstance(s.content, str)]
-        return nearest_aspect(pictures[-1], lanes) if pictures else lanes[0]
-
-    def _lanes(self, kind: type[L], task: str) -> list[L]:
-        lanes = [x for x in self.layout.lanes if isinstance(x, kind)]
-        lanes = [x for x in lanes if not x.tasks or task in x.tasks]
-        if not lanes:
-            raise ValueError(f"the model has no {kind.__name__} for task {task!r}")
-        return lanes
+    def _canvas(self, picture: np.ndarray | None, task: str) -> PictureLane:
+        """The lane that draws: the nearest in aspect to a picture, if there is one."""
+        [view, *_] = self.layout.views_of(DRAW)
+        return self.layout.lane_for(view, task, picture)
 
     def _check(self, task: str) -> None:
         """Raises ValueError for a task that the model was not trained on, as far as known."""
         if self.tasks and task not in (*self.tasks, *DEFAULT_TASKS, ""):
             known = ", ".join(sorted(self.tasks))
             raise ValueError(f"task={task!r}: the model was trained on {known}")
-
-    def _views(self, kind: type[Lane]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(x.view for x in self.layout.lanes if isinstance(x, kind)))
 
 
 def load(
@@ -350,6 +339,12 @@ def trained_tasks(config: Mapping[str, Any]) -> set[str]:
     named = [source.get("tasks") or [source.get("task")] for source in sources]
     tasks = {task for names in named for task in names}
     return tasks if all(tasks) else set()
+
+
+def last_picture(request: Request) -> Any:
+    """Of a request, None if it has none."""
+    pictures = [s.content for s in request if s.modality == "image"]
+    return pictures[-1] if pictures else None
 
 
 def _to_be_said(request: Request) -> list[Segment]:

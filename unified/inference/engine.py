@@ -24,9 +24,10 @@ from unified.generation.picture import draw_noise, generate_picture
 from unified.generation.text import NOT_FINITE, generate_text
 from unified.inference import compiled
 from unified.inference.context import Contexts
+from unified.lanes import PictureLane, TextLane
 from unified.processes import rectified_flow
 from unified.processes.autoregressive import Sampling
-from unified.sequence import Array, Batch, LatentLane, TextLane
+from unified.sequence import Array, Batch
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def draw(
     seeds: Array,
     guidance: Guidance,
     *,
-    lane: LatentLane,
+    lane: PictureLane,
     steps: int,
     shift: float,
 ) -> np.ndarray:
@@ -97,7 +98,7 @@ def score(program: Program, params: Any, batch: Batch) -> np.ndarray:
     return scores
 
 
-def reconstruct(program: Program, params: Any, pixels: Array, lane: LatentLane) -> np.ndarray:
+def reconstruct(program: Program, params: Any, pixels: Array, lane: PictureLane) -> np.ndarray:
     """uint8 `[B H W 3]` through the latents of the model, and back."""
     pictures, finite = _run("reconstructing", _reconstruct, program, params, pixels, lane)
     _check("pixels", finite)
@@ -130,14 +131,14 @@ def _write(
     return generate_text(
         functools.partial(program.recipe.decode_text, model, lane=lane.name),
         cache,
-        jnp.full_like(contexts.clock, layout.begin_text),
+        contexts.last,
         clock=contexts.clock,
         position=contexts.position,
         slot=cache.spans[lane.stream].start.shape[1] - room,
         keys=jax.vmap(jax.random.key)(seeds),
         max_tokens=max_tokens,
         room=room,
-        stop_ids=(layout.end_text,),
+        stop_ids=layout.template.end_text[:1] or layout.template.end_target[:1],
         sampling=sampling,
     )
 
@@ -151,7 +152,7 @@ def _draw(program: Program, params, contexts: Batch, block: Batch, seeds, times,
         head = jax.tree.map(lambda leaf: leaf[: len(x)], block)
         return program.recipe.velocity(model, cache.first(len(x)), head, x, time)
 
-    noise = draw_noise(seeds, (lane.tokens, model.cfg.latent_dim))
+    noise = draw_noise(seeds, (lane.unit, model.cfg.latent_dim))
     latents = generate_picture(velocity, noise, times, guidance)
     pixels = model.decode(latents, lane)
     return pixels.astype(jnp.uint8), _finite(latents), _finite(pixels)
@@ -163,7 +164,7 @@ def _score(program: Program, params, batch: Batch) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _reconstruct(program: Program, params, pixels, lane: LatentLane):
+def _reconstruct(program: Program, params, pixels, lane: PictureLane):
     model = nnx.merge(program.graph, params)
     shown = model.decode(model.encode(pixels[:, None])[:, 0], lane)
     return shown.astype(jnp.uint8), _finite(shown)

@@ -18,7 +18,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from unified.data.image import fit_latent
 from unified.data.pipeline import Pipeline, configured
 from unified.data.sources import FORMATS, BadRecord, Source, fingerprint, open_source
 from unified.evaluation import metric, report
@@ -26,7 +25,9 @@ from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
 from unified.interop.options import check_each, of_each, options
 from unified.interop.schema import Data, check_trained, conform, fill
-from unified.sequence import Batch, Example, LatentLane, LatentTokens, Layout, TextLane
+from unified.lanes import PictureLane, TextLane
+from unified.lanes.layout import Layout, Template
+from unified.sequence import Batch, Example
 from unified.tokenizers.autoencoder import (
     Autoencoder,
     AutoencoderConfig,
@@ -136,7 +137,6 @@ def counts(batch: Batch) -> dict[str, Array]:
 
 def pictures_of(batch: Batch) -> UInt8[Array, "B H W 3"]:
     tokens = batch.lanes[LANE]
-    assert isinstance(tokens, LatentTokens)
     return tokens.pixels[:, 0]
 
 
@@ -176,10 +176,10 @@ class OnePicture:
         return dataclasses.replace(example, segments=(chosen,))
 
 
-def lane(config: Mapping[str, Any]) -> LatentLane:
+def lane(config: Mapping[str, Any]) -> PictureLane:
     side = config["data"]["side"]
     stride = parse(config).stride
-    return LatentLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
+    return PictureLane(LANE, "gen", "vae", count=1, height=side, width=side, stride=stride)
 
 
 def no_text(text: str) -> Sequence[int]:
@@ -199,7 +199,7 @@ def inputs(
     `rows`: those that this process makes of the global batch (default: all).
     """
     marks = TextLane("text", "und", "text", budget=2)  # the picture's begin and end
-    row = Layout((marks, lane(config)), begin_text=0, end_text=1, begin_image=2, end_image=3)
+    row = Layout((marks, lane(config)), Template(begin_image=(0,), end_image=(1,)))
     return configured(config, split, task, row, no_text, rows=rows, adapt=OnePicture)
 
 
@@ -211,10 +211,10 @@ def take(
     for i in range(len(source)):
         example = source[i]
         if not isinstance(example, BadRecord):
-            found.append(fit_latent(np.asarray(example.segments[0].content), lane(config)))
+            found.append(lane(config).write(example.segments[0].content, target=True)["pixels"])
         if len(found) == n:
             break
-    return np.stack(found)
+    return np.concatenate(found)
 
 
 # Evaluation.

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from unified.lanes import PatchTokens
 from unified.nn.attention import Attention, AttentionConfig, Keys, Mask, attend
 from unified.nn.linear import Linear
 from unified.nn.mlp import MLP
 from unified.nn.norm import LayerNorm
 from unified.nn.position import sincos_2d
 from unified.nn.stack import normal, param, scan, stack
-from unified.sequence import PatchTokens
 from unified.sharding import constrain
 
 

@@ -30,7 +30,7 @@ MAPS = (
     "data.*",  # sources by name, and rates of dropout by view
     "data.*.*.*",  # options of a source
     "layout.lanes",
-    "layout.read_as",
+    "layout.uses",
     "model.backbone.streams",
     "drawing.read_back",
     "benchmark.sources",
@@ -40,7 +40,7 @@ MAPS = (
 GROUPS = (
     *("mesh", "optimizer", "ema", "checkpoint", "validation", "load", "loss_weights"),
     *("data", "data.train.*", "data.validation.*", "layout", "layout.lanes", "layout.lanes.*"),
-    *("layout.read_as", "model", "model.*.streams", "drawing", "drawing.read_back"),
+    *("layout.uses", "model", "model.*.streams", "drawing", "drawing.read_back"),
 )
 # What makes the state of a run what it is; the other fields may change while it is stopped.
 STATE = ("recipe", "layout", "model", "optimizer", "ema", "freeze")

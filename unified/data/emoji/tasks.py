@@ -200,8 +200,8 @@ def to_example(truth: Truth, origin: str = "") -> Example:
     """The segments of an example: what is read, then what is written or drawn."""
     segments = []
     if truth.before is not None:
-        views = ("vae", "vit") if truth.after is not None else ("vit",)
-        segments.append(Segment(render(truth.before), views=views))
+        use = "see" if truth.after is None else "edit"
+        segments.append(Segment(render(truth.before), use=use))
     for question, answer in truth.earlier:
         segments += [Segment(question), Segment(answer, role="target")]
     if truth.prompt:

@@ -11,15 +11,15 @@ from unified.generation.drawing import Drawing
 from unified.interop import release
 from unified.interop.options import known, of_each, options
 from unified.interop.schema import check_trained, conform, fill
+from unified.lanes import PatchLane, PictureLane, TextLane
+from unified.lanes.layout import TEXT, USES, Layout, Template
 from unified.nn.stack import remat_policy
 from unified.recipes.ar_flow.fields import Fields
-from unified.sequence import LatentLane, Layout, PatchLane, TextLane
 from unified.tokenizers.autoencoder import AutoencoderConfig
 from unified.tokenizers.text import MARKS, TextTokenizer
 from unified.tokenizers.vision import VisionConfig
 
-LANES = {"text": TextLane, "patch": PatchLane, "latent": LatentLane}
-VIEWS = {TextLane: "text", PatchLane: "vit", LatentLane: "vae"}  # that examples ask for
+LANES = {"text": TextLane, "patch": PatchLane, "picture": PictureLane}
 PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
 DTYPES = ("float32", "bfloat16", "float16")
 MOST = 2**20  # of tokens in a lane
@@ -63,29 +63,23 @@ class ARFlowConfig:
                     f"lane {lane.name!r} is in stream {lane.stream!r}; config.model.backbone has "
                     f"the streams {sorted(self.backbone.streams)}"
                 )
-            if isinstance(lane, LatentLane) and lane.stride % self.autoencoder.stride:
+            if isinstance(lane, PictureLane) and lane.stride % self.autoencoder.stride:
                 raise ValueError(
                     f"lane {lane.name!r}: stride {lane.stride} is not a multiple of the "
                     f"autoencoder's {self.autoencoder.stride} pixels"
                 )
-            if isinstance(lane, LatentLane) and (
-                lane.height % lane.stride or lane.width % lane.stride
-            ):
-                raise ValueError(
-                    f"lane {lane.name!r}: pictures of {lane.height}x{lane.width} pixels are not "
-                    f"whole tokens of stride {lane.stride}"
-                )
             if isinstance(lane, PatchLane):
                 check_patches(lane, self.vision)
+        self.layout.check()
         patches = (PatchLane,) if self.vision else ()
-        for kind in (TextLane, LatentLane, *patches):
+        for kind in (TextLane, PictureLane, *patches):
             if (width := self.width(kind)) % 4:
                 raise ValueError(f"embed_dim={width}: places in pictures need a multiple of 4")
 
     @property
     def latent_patch(self) -> int:
         """Latent places a side of one token."""
-        strides = {lane.stride for lane in self.layout.lanes if isinstance(lane, LatentLane)}
+        strides = {lane.stride for lane in self.layout.lanes if isinstance(lane, PictureLane)}
         if len(strides) != 1:
             raise ValueError(f"latent lanes need one stride, found {sorted(strides)}")
         return strides.pop() // self.autoencoder.stride
@@ -137,7 +131,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         measured["sources"] = of_each(benchmark["sources"], "format", FORMATS)
     return {
         "marks": MARKS,
-        "layout": {"lanes": of_each(lanes, "kind", LANES), "read_as": {}},
+        "layout": {"lanes": of_each(lanes, "kind", LANES), "uses": {}},
         "model": options(ARFlowConfig, without=("remat", "dtype"))
         | {part: options(kind) for part, kind in PARTS.items() if model.get(part)},
         "data": {"dropout": {}, "lookahead": 1, "workers": 0}
@@ -196,45 +190,38 @@ def layout(config: Mapping[str, Any]) -> Layout:
             if isinstance(value, int) and not least <= value <= MOST:
                 bound = f"at least {least}" if value < least else f"at most {MOST}"
                 raise ValueError(f"{where}.{field}={value} must be {bound}")
-        if lane.slots > MOST or pixels(lane) > MOST_PIXELS:
+        if lane.slots > MOST or lane.pixels > MOST_PIXELS:
             raise ValueError(
-                f"{where} holds {lane.slots} tokens and {pixels(lane)} pixels a row: "
+                f"{where} holds {lane.slots} tokens and {lane.pixels} pixels a row: "
                 f"at most {MOST} and {MOST_PIXELS}"
             )
         lanes.append(lane)
-    rest = {
-        "begin_text": marks.begin_text,
-        "end_text": marks.end_text,
-        "begin_image": marks.begin_image,
-        "end_image": marks.end_image,
-        "image_position": spec["image_position"],
-        "read_as": tuple(spec.get("read_as", {}).items()),
-    }
+    template = Template(**{name: getattr(marks, name) for name in MARKS})
+    uses = {name: tuple(views) for name, views in {**USES, **spec.get("uses", {})}.items()}
+    rest = {"template": template, "image_position": spec["image_position"], "uses": uses}
     return fill(Layout, {"lanes": tuple(lanes), **rest}, "config.layout")
-
-
-def pixels(lane: TextLane | PatchLane | LatentLane) -> int:
-    """How many a row of a lane holds."""
-    if isinstance(lane, LatentLane):
-        return lane.count * lane.height * lane.width
-    return lane.slots * lane.patch**2 if isinstance(lane, PatchLane) else 0
 
 
 def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:
     """Raises ValueError where every example of some kind would be refused: no lane has the view
-    that it asks for, takes its task, or has room for the text that it teaches."""
+    that it asks for, takes its task, or has room for the text that it teaches; and for a lane that
+    serves no use."""
     where, views = "config.layout.lanes", {lane.view for lane in made.lanes}
-    for view, instead in made.read_as:
-        if instead not in views:
-            raise ValueError(f"config.layout.read_as.{view}={instead!r}: choose of {sorted(views)}")
-    for kind, view in VIEWS.items():
-        given = {lane.name: lane.view for lane in made.lanes if isinstance(lane, kind)}
-        served = {*given.values(), *(dict(made.read_as) if kind is PatchLane else ())}
-        if given and view not in served:
+    for use, asked in made.uses.items():
+        for view in asked:
+            if view not in views:
+                raise ValueError(f"config.layout.uses.{use}: {view!r} is none of {sorted(views)}")
+    served = {TEXT, *(view for use in made.uses.values() for view in use)}
+    for lane in made.lanes:
+        if lane.view not in served:
             raise ValueError(
-                f"{where}: examples ask for the view {view!r}: give it to one of {[*given]}"
+                f"{where}.{lane.name}.view={lane.view!r} serves no use: choose of {sorted(served)}"
             )
-    texts = [lane for lane in made.lanes if isinstance(lane, TextLane) and lane.view == "text"]
+    texts: list[Any] = [lane for lane in made.lanes if lane.view == TEXT]
+    if not all(lane.modality == "text" for lane in texts):
+        raise ValueError(f"{where}: the view {TEXT!r} is of text lanes")
+    if not texts:
+        raise ValueError(f"{where}: texts and marks ask for the view {TEXT!r}: give it to a lane")
     if config.get("loss_weights", {}).get("text") and not any(lane.losses for lane in texts):
         raise ValueError(
             f"{where}.{texts[0].name}.losses=0 leaves no text to be learnt: raise it, or leave "

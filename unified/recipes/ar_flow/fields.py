@@ -4,7 +4,7 @@ Those of training are declared by `unified.interop.schema`, what lies in `model`
 `drawing` by the dataclasses it becomes, what lies in `benchmark` by the function it is passed to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from unified.interop.schema import Source
@@ -13,7 +13,7 @@ from unified.interop.schema import Source
 class LayoutFields(TypedDict):
     image_position: str
     lanes: Mapping[str, Mapping[str, Any]]
-    read_as: NotRequired[Mapping[str, str]]
+    uses: NotRequired[Mapping[str, Sequence[str]]]
 
 
 class BenchmarkFields(TypedDict, total=False):

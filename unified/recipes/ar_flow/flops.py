@@ -4,9 +4,10 @@ import jax
 import numpy as np
 
 from unified.backbone.flops import forward_flops
+from unified.lanes import PatchTokens, PictureTokens, TextTokens
 from unified.nn.flops import attention, count, per_token
 from unified.recipes.ar_flow.model import ARFlow
-from unified.sequence import Batch, LatentTokens, PatchTokens, TextTokens
+from unified.sequence import Batch
 
 
 def flops(model: ARFlow, batch: Batch) -> float | None:
@@ -27,7 +28,7 @@ def flops(model: ARFlow, batch: Batch) -> float | None:
     return 3.0 * (forward_flops(model.backbone, streams) + own)
 
 
-def lane_flops(model: ARFlow, lane: TextTokens | PatchTokens | LatentTokens) -> int:
+def lane_flops(model: ARFlow, lane: TextTokens | PatchTokens | PictureTokens) -> int:
     """Of one forward pass outside the backbone: from content to embeddings, and the heads."""
     tokens = count(lane.tokens)
     if isinstance(lane, TextTokens):
@@ -39,6 +40,6 @@ def lane_flops(model: ARFlow, lane: TextTokens | PatchTokens | LatentTokens) -> 
         seen = int((lane.last - lane.first).sum())  # a patch sees those of its picture
         heads = (vision.num_layers, vision.attention.num_heads, vision.attention.head_dim)
         return tokens * weights + attention(*heads, seen)
-    noised = int((lane.noised & lane.valid).sum()) * (tokens // max(int(lane.valid.sum()), 1))
+    noised = int((lane.target & lane.valid).sum()) * (tokens // max(int(lane.valid.sum()), 1))
     times = int(lane.valid.sum()) * per_token(model.timestep)
     return tokens * 2 * model.latent_in.size + noised * per_token(model.flow) + times

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unified.lanes import PictureTokens
 from unified.processes import rectified_flow
-from unified.sequence import Array, Batch, LatentTokens, struct
+from unified.sequence import Array, Batch, struct
 
 if TYPE_CHECKING:
     from unified.data.pipeline import Pipeline
 
 
 @struct
-class TimedLatents(LatentTokens):
+class TimedLatents(PictureTokens):
     times: Array  # float32 [B N], the flow time of noised pictures, 0 elsewhere
 
 
@@ -39,10 +40,10 @@ class HeldOut(Iterator[Batch]):
         self._batches.close()
 
     def _timed(self, lane):
-        if not isinstance(lane, LatentTokens):
+        if not isinstance(lane, PictureTokens):
             return lane
-        noised = lane.noised & lane.valid
+        noised = lane.target & lane.valid
         times, count = np.zeros(noised.shape, np.float32), int(noised.sum())
         times[noised] = rectified_flow.spread(self._num_pictures, count)
         self._num_pictures += count
-        return TimedLatents(lane.tokens, lane.pixels, lane.noised, lane.valid, times)
+        return TimedLatents(lane.tokens, lane.pixels, lane.target, lane.valid, times)

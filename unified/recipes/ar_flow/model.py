@@ -20,19 +20,11 @@ from unified.backbone.cache import UNTIMED
 from unified.heads.flow import FlowHead
 from unified.heads.language import LanguageHead
 from unified.heads.timestep import TimestepEmbedder
+from unified.lanes import PatchLane, PatchTokens, PictureLane, PictureTokens, TextLane, TextTokens
 from unified.nn.position import grid, sincos_2d
 from unified.nn.stack import normal, param, scaled
 from unified.recipes.ar_flow.config import ARFlowConfig
-from unified.sequence import (
-    Batch,
-    LatentLane,
-    LatentTokens,
-    PatchLane,
-    PatchTokens,
-    TextLane,
-    TextTokens,
-    Tokens,
-)
+from unified.sequence import Batch, Tokens
 from unified.sharding import constrain
 from unified.tokenizers.autoencoder import Autoencoder
 from unified.tokenizers.vision import Connector, VisionEncoder
@@ -43,7 +35,7 @@ ByName = Mapping[str, Any]
 class ARFlow(nnx.Module):
     def __init__(self, cfg: ARFlowConfig, *, rngs: nnx.Rngs):
         self.cfg = cfg
-        D, D_latent, P = cfg.width(TextLane), cfg.width(LatentLane), cfg.latent_dim
+        D, D_latent, P = cfg.width(TextLane), cfg.width(PictureLane), cfg.latent_dim
         self.embedding = param(normal(0.02), rngs, (cfg.vocab_size, D), ("vocab", "embed"))
         if cfg.vision:
             self.vision = VisionEncoder(cfg.vision, rngs=rngs)
@@ -64,11 +56,11 @@ class ARFlow(nnx.Module):
         return self.connector(features, patches.grid)
 
     def embed_latents(
-        self, lane: LatentLane, latents: Float[Array, "B N T P"], time: Float[Array, "B N"]
+        self, lane: PictureLane, latents: Float[Array, "B N T P"], time: Float[Array, "B N"]
     ) -> Float[Array, "B N*T D"]:
         """Embeds latents that are noised to the flow `time` of their picture (0: clean)."""
         x = latents.astype(self.cfg.dtype) @ self.latent_in.astype(self.cfg.dtype)
-        place = grid(lane.height // lane.stride, lane.width // lane.stride)
+        place = grid(lane.rows, lane.columns)
         x = x + sincos_2d(place, x.shape[-1], self.cfg.position_theta).astype(x.dtype)
         x = x + self.timestep(time).astype(x.dtype)[:, :, None]
         return rearrange(x, "B N T D -> B (N T) D")
@@ -95,7 +87,7 @@ class ARFlow(nnx.Module):
         spell = "(B N) (h p) (w q) C -> B N (h w) (p q C)"
         return rearrange(z, spell, N=pixels.shape[1], p=p, q=p)
 
-    def decode(self, latents: Float[Array, "B T P"], lane: LatentLane) -> Float[Array, "B H W 3"]:
+    def decode(self, latents: Float[Array, "B T P"], lane: PictureLane) -> Float[Array, "B H W 3"]:
         """Pictures of clean latent tokens, whole numbers from 0 to 255."""
         p, h = self.cfg.latent_patch, lane.height // lane.stride
         z = rearrange(latents, "B (h w) (p q C) -> B (h p) (w q) C", h=h, p=p, q=p)
@@ -124,7 +116,7 @@ class ARFlow(nnx.Module):
         return x, tokens, time
 
     def _lane(self, name: str, lane, latents, times) -> tuple[jax.Array, Tokens, jax.Array]:
-        if isinstance(lane, LatentTokens):
+        if isinstance(lane, PictureTokens):
             time = jnp.repeat(times, lane.tokens.clock.shape[1] // times.shape[1], axis=1)
             place: Any = self.cfg.layout[name]
             return self.embed_latents(place, latents, times), lane.tokens, time

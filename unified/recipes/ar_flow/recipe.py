@@ -13,11 +13,12 @@ from flax import nnx
 from unified import names
 from unified.evaluation import loss as evaluation_loss
 from unified.inference import Assistant
+from unified.lanes import PictureTokens, TextTokens
 from unified.processes import autoregressive, rectified_flow
 from unified.recipes.ar_flow.config import layout, parse, tokenizer
 from unified.recipes.ar_flow.heldout import HeldOut, TimedLatents
 from unified.recipes.ar_flow.model import ARFlow, ByName
-from unified.sequence import Batch, LatentTokens, TextTokens
+from unified.sequence import Batch
 
 if TYPE_CHECKING:
     from unified.data.pipeline import Pipeline
@@ -41,7 +42,7 @@ def loss(model: ARFlow, batch: Batch, key: jax.Array) -> Sums:
         lane = batch.lanes[name]
         if isinstance(lane, TextTokens):
             terms = text_loss(model, h, lane)
-        elif isinstance(lane, LatentTokens):
+        elif isinstance(lane, PictureTokens):
             terms = flow_loss(model, h, lane, targets[name], times[name])
         else:
             continue
@@ -57,15 +58,15 @@ def corrupt(model: ARFlow, batch: Batch, key: jax.Array) -> tuple[ByName, ByName
     """
     latents, times, targets = {}, {}, {}
     for i, (name, lane) in enumerate(sorted(batch.lanes.items())):
-        if isinstance(lane, LatentTokens):
+        if isinstance(lane, PictureTokens):
             keys = jax.random.split(jax.random.fold_in(key, i), 3)
             sampling = keys[0] if model.cfg.sample_latents else None
             clean = jax.lax.stop_gradient(model.encode(lane.pixels, sampling))
             if isinstance(lane, TimedLatents):
                 drawn = lane.times
             else:
-                drawn = rectified_flow.times(keys[1], lane.noised.shape, model.cfg.timestep_shift)
-            times[name] = jnp.where(lane.noised, drawn, 0.0)
+                drawn = rectified_flow.times(keys[1], lane.target.shape, model.cfg.timestep_shift)
+            times[name] = jnp.where(lane.target, drawn, 0.0)
             latents[name], targets[name] = rectified_flow.corrupt(keys[2], clean, times[name])
     return latents, times, targets
 
@@ -76,10 +77,10 @@ def text_loss(model: ARFlow, hidden: jax.Array, lane: TextTokens) -> Sums:
     return {"text": autoregressive.loss(model.language, *args, chunk=model.cfg.logits_chunk)}
 
 
-def flow_loss(model: ARFlow, hidden, lane: LatentTokens, target, time) -> Sums:
+def flow_loss(model: ARFlow, hidden, lane: PictureTokens, target, time) -> Sums:
     """Velocity loss of the noised pictures, whole and by flow time."""
-    velocity = model.velocity(hidden, lane.noised.shape[1])
-    args = (velocity, target, lane.noised & lane.valid)
+    velocity = model.velocity(hidden, lane.target.shape[1])
+    args = (velocity, target, lane.target & lane.valid)
     by_time = rectified_flow.loss_by_time(*args, time)
     return {"flow": rectified_flow.loss(*args)} | {f"flow/{t}": v for t, v in by_time.items()}
 
@@ -88,9 +89,9 @@ def counts(batch: Batch) -> dict[str, jax.Array]:
     """The counts that `loss` returns for its objectives, from the batch alone."""
     text = [x.loss_weight.sum() for x in batch.lanes.values() if isinstance(x, TextTokens)]
     flow = [
-        (x.noised & x.valid).sum() * (x.tokens.clock.shape[-1] // x.noised.shape[-1])
+        (x.target & x.valid).sum() * (x.tokens.clock.shape[-1] // x.target.shape[-1])
         for x in batch.lanes.values()
-        if isinstance(x, LatentTokens)
+        if isinstance(x, PictureTokens)
     ]
     return {"text": sum(text, jnp.float32(0)), "flow": sum(flow, jnp.float32(0))}
 

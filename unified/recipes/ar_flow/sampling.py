@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from unified.backbone import Cache
+from unified.lanes import PictureTokens, TextTokens
 from unified.processes import autoregressive
 from unified.recipes.ar_flow.model import ARFlow
-from unified.sequence import Batch, LatentTokens, TextTokens, Tokens
+from unified.sequence import Batch, Tokens
 
 
 def prefill(model: ARFlow, batch: Batch, room: Mapping[str, int]) -> Cache:
@@ -44,9 +45,9 @@ def _read(model: ARFlow, batch: Batch) -> Any:
     """The embeddings of a batch without noise, their tokens and times, by stream."""
     latents, times = {}, {}
     for name, lane in batch.lanes.items():
-        if isinstance(lane, LatentTokens):
+        if isinstance(lane, PictureTokens):
             latents[name] = model.encode(lane.pixels)
-            times[name] = jnp.zeros(lane.noised.shape)
+            times[name] = jnp.zeros(lane.target.shape)
     return model.streams(batch, latents, times)
 
 
@@ -69,7 +70,7 @@ def velocity(
     `block` is the picture as the packer lays it out: its marks in the text lane, its tokens in one
     latent lane. Nothing is added to the cache.
     """
-    name = next(n for n, lane in block.lanes.items() if isinstance(lane, LatentTokens))
+    name = next(n for n, lane in block.lanes.items() if isinstance(lane, PictureTokens))
     times = {name: jnp.broadcast_to(time, latents.shape[:1])[:, None]}
     x, tokens, token_time = model.streams(block, {name: latents[:, None]}, times)
     hidden, _ = model.backbone(x, tokens, time=token_time, cache=cache)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unified.data.image import decode, fit_latent, fit_patches, patch_grid, to_rgb
-from unified.sequence import LatentLane, PatchLane
+from unified.data.decode import decode
+from unified.lanes import PatchLane, PictureLane
+from unified.lanes.pixels import patch_grid, to_rgb
 
 # (width, height) -> (width, height) by BAGEL's code, long side 980, short side 224, patches of 14
 BAGEL_SIZES = {
@@ -31,20 +32,18 @@ BAGEL_SIZES = {
 @pytest.mark.parametrize("size", BAGEL_SIZES)
 def test_sizes_are_those_of_bagel(size):
     width, height = size
-    lane = PatchLane("vit", "und", "vit", patch=14, min_side=224, max_side=980)
-    rows, columns = patch_grid(height, width, lane)
+    rows, columns = patch_grid(height, width, patch=14, min_side=224, max_side=980)
     assert (columns * 14, rows * 14) == BAGEL_SIZES[size]
 
 
 def test_the_long_side_never_exceeds_the_limit_in_whole_patches():
-    lane = PatchLane("vit", "und", "vit", patch=14, min_side=14, max_side=1005)
-    assert patch_grid(2000, 10, lane) == (71, 1)
+    assert patch_grid(2000, 10, patch=14, min_side=14, max_side=1005) == (71, 1)
 
 
 def test_patches_are_row_column_channel():
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     lane = PatchLane("vit", "und", "vit", patch=2, min_side=2, max_side=6)
-    patches, grid = fit_patches(image, lane)
+    patches, grid = lane.cut(image)
     np.testing.assert_array_equal(grid, [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]])
     first = [0, 1, 2, 3, 4, 5, 18, 19, 20, 21, 22, 23]
     np.testing.assert_array_equal(patches[0], first)
@@ -54,8 +53,8 @@ def test_patches_are_row_column_channel():
 def test_latent_pictures_are_scaled_to_cover_and_cropped_in_the_centre():
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 255  # the square in the middle
-    lane = LatentLane("vae", "gen", "vae", count=1, height=16, width=16)
-    fitted = fit_latent(image, lane)
+    lane = PictureLane("vae", "gen", "vae", count=1, height=16, width=16)
+    [fitted] = lane.write(image, target=False)["pixels"]
     assert fitted.shape == (16, 16, 3)
     assert fitted[:, 1:-1].min() == 255
 
