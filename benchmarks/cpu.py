@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing, torch_model, torch_programs, workload
+from unified.config import layout
 from unified.processes import rectified_flow
-from unified.recipes.ar_flow.config import layout, parse
 from unified.training import config as configs
 from unified.training import memory
 
@@ -58,7 +58,7 @@ def settings(quick: bool) -> ConfigDict:
     if quick:
         config.batch_size = 2
         config.model.backbone.num_layers = 2
-        config.model.vision.num_layers = 1
+        config.model.parts.vit.encoder.num_layers = 1
         config.data.lookahead = 8
     return config
 
@@ -145,7 +145,7 @@ def run(quick: bool, pairs: int, seconds: float) -> list[Result]:
     tokens, steps = (4, 2) if quick else (64, 24)
 
     def model() -> torch_model.Model:
-        fresh = torch_model.Model(config.model.to_dict(), parse(config).latent_dim)
+        fresh = torch_model.Model(config.model.to_dict(), workload.latent_dim(config))
         fresh.load_state_dict(torch_model.weights(network.params))
         return fresh
 

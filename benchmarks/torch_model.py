@@ -19,6 +19,13 @@ from torch import nn
 RENAMED = {"kernel": "weight", "scale": "weight"}  # our names -> those of torch
 
 
+PARTS = {  # of our model -> what `Model` calls them
+    ("text", "head"): "language",
+    ("vit", "encoder"): "vision",
+    ("vae", "head"): "flow",
+}
+
+
 def weights(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
     """Our parameters, or gradients, as a state dict of `Model`."""
     out: dict[str, torch.Tensor] = {}
@@ -41,6 +48,8 @@ def weights(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> dict[str, 
 
 
 def _name(path: tuple[str, ...], layer: int | None) -> str:
+    if path[0] == "parts":
+        path = (PARTS.get(path[1:3], path[2]), *path[3:])
     *parts, last = path
     if "runs" in parts:  # backbone/runs/0/und/... -> backbone.streams.und.<layer>....
         at = parts.index("runs")
@@ -250,14 +259,15 @@ class Model(nn.Module):
         super().__init__()
         D = cfg["backbone"]["streams"]["und"]["embed_dim"]
         D_latent = cfg["backbone"]["streams"]["gen"]["embed_dim"]
-        self.embedding = nn.Parameter(torch.empty(cfg["vocab_size"], D))
-        self.vision = Vision(cfg["vision"])
-        self.theta = cfg["position_theta"]
-        self.connector = Connector(cfg["vision"]["embed_dim"], D, self.theta)
+        text, vit, vae = (cfg["parts"][view] for view in ("text", "vit", "vae"))
+        self.embedding = nn.Parameter(torch.empty(text["vocab_size"], D))
+        self.vision = Vision(vit["encoder"])
+        self.theta = vae["position_theta"]
+        self.connector = Connector(vit["encoder"]["embed_dim"], D, vit["position_theta"])
         self.latent_in = nn.Parameter(torch.empty(latent_dim, D_latent))
         self.timestep = Timestep(D_latent)
         self.backbone = Backbone(cfg["backbone"])
-        self.language = nn.Linear(D, cfg["vocab_size"], False)
+        self.language = nn.Linear(D, text["vocab_size"], False)
         self.flow = Flow(D_latent, latent_dim)
 
     def embed_latents(self, latents, time, side: int):

@@ -62,8 +62,8 @@ class Trainer:
         weight = text.loss_weight.flatten()
         velocity = model.flow.out(hidden["gen"]).view_as(targets)
         error = (velocity - targets).square().mean(-1)[vae.target & vae.valid]
-        return weights["text"] * (per_token * weight).sum() / weight.sum() + (
-            weights["flow"] * error.mean()
+        return weights["text/nll"] * (per_token * weight).sum() / weight.sum() + (
+            weights["vae/flow"] * error.mean()
         )
 
     def step(self, *data) -> torch.Tensor:

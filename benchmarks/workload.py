@@ -14,14 +14,14 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from unified.config import layout, parse, tokenizer
 from unified.generation.guidance import Guidance
 from unified.generation.picture import draw_noise, generate_picture
-from unified.generation.text import generate_text
 from unified.inference.context import Contexts, pack, picture_after, without_text
+from unified.model import Unified
 from unified.processes import rectified_flow
-from unified.recipes import ar_flow
-from unified.recipes.ar_flow.config import layout, tokenizer
-from unified.recipes.ar_flow.recipe import flow_loss, text_loss
+from unified.processes.autoregressive import GREEDY
+from unified.recipes import packed
 from unified.sequence import Batch, Segment
 
 GUIDANCE = Guidance(text_scale=4.0, interval=(0.0, 1.0))
@@ -39,7 +39,7 @@ class Network:
     @classmethod
     def of(cls, config: ConfigDict) -> "Network":
         """Random weights; none is zero, so that an error anywhere is seen in every output."""
-        abstract = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+        abstract = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
         graph, shapes = nnx.split(abstract, nnx.Param)
         rng = np.random.default_rng(0)
 
@@ -48,22 +48,26 @@ class Network:
             return jnp.asarray(rng.normal(mean, 0.05, leaf.shape), leaf.dtype)
 
         params = jax.tree_util.tree_map_with_path(draw, nnx.to_pure_dict(shapes))
-        autoencoder = params.pop("autoencoder")
+        autoencoder = params["parts"]["vae"].pop("autoencoder")
         return cls(graph, params, autoencoder)
 
-    def model(self, params: Any) -> ar_flow.ARFlow:
-        return nnx.merge(self.graph, {**params, "autoencoder": self.autoencoder})
+    def model(self, params: Any) -> Unified:
+        parts = {**params["parts"]}
+        parts["vae"] = {**parts["vae"], "autoencoder": self.autoencoder}
+        return nnx.merge(self.graph, {**params, "parts": parts})
 
 
 def objective(network: Network, config: ConfigDict, params, batch: Batch, latents, times, targets):
     """The weighted losses of a batch, from latents `[B N T P]` at flow times `[B N]`."""
     model = network.model(params)
-    x, tokens, time = model.streams(batch, {"vae": latents}, {"vae": times})
-    hidden, _ = model.backbone(x, tokens, time=time, remat=model.cfg.remat)
-    hidden = model.lanes(hidden, batch)
-    text = text_loss(model, hidden["text"], batch.lanes["text"])["text"]
-    flow = flow_loss(model, hidden["vae"], batch.lanes["vae"], targets, times)["flow"]
-    return sum(config.loss_weights[k] * s / n for k, (s, n) in {"text": text, "flow": flow}.items())
+    read = Batch({name: batch.lanes[name] for name in ("text", "vit")})
+    noised = model.parts["vae"].noised(model.layout["vae"], latents, times)
+    hidden, *_ = model.run(batch, {**model.inputs(read), "vae": noised})
+    text = model.parts["text"].losses(None, hidden["text"], batch.lanes["text"], None)
+    goal = (targets, times)
+    flow = model.parts["vae"].losses(None, hidden["vae"], batch.lanes["vae"], goal)
+    pairs = {"text/nll": text["nll"], "vae/flow": flow["flow"]}
+    return sum(config.loss_weights[name] * s / n for name, (s, n) in pairs.items())
 
 
 def make_train_step(network: Network, config: ConfigDict, optimizer):
@@ -89,14 +93,13 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def train_data(config: ConfigDict):
     """A packed batch, random latents at random flow times, and the velocities to predict."""
-    pipeline = ar_flow.inputs(config, "train")
+    pipeline = packed.inputs(config, "train")
     batch = next(pipeline)
     pipeline.close()
     lane = layout(config)["vae"]
     noised = batch.lanes["vae"].target
     keys = jax.random.split(jax.random.key(2), 3)
-    latent_dim = ar_flow.parse(config).latent_dim
-    clean = jax.random.normal(keys[0], (*noised.shape, lane.unit, latent_dim))
+    clean = jax.random.normal(keys[0], (*noised.shape, lane.unit, latent_dim(config)))
     times = jnp.where(noised, rectified_flow.times(keys[1], noised.shape), 0.0)
     latents, targets = rectified_flow.corrupt(keys[2], clean, times)
     return jax.tree.map(np.asarray, (batch, latents, times, targets))
@@ -121,7 +124,7 @@ def prompts(config: ConfigDict, rows: int) -> tuple[Contexts, Batch]:
 
 def make_read(network: Network):
     return jax.jit(
-        lambda params, batch, room: ar_flow.prefill(network.model(params), batch, {"und": room}),
+        lambda params, batch, room: network.model(params).read(batch, {"und": room}),
         static_argnums=2,
     )
 
@@ -131,17 +134,20 @@ def make_write(network: Network, begin: int, num: int):
 
     @jax.jit
     def write(params, cache, clock, position):
-        rows = clock.shape[0]
-        ids, _ = generate_text(
-            functools.partial(ar_flow.decode_text, network.model(params)),
+        rows, model = clock.shape[0], network.model(params)
+        ids, _ = model.parts["text"].write(
+            model.step,
             cache,
+            model.layout["text"],
             jnp.full((rows,), begin),
             clock=clock,
             position=position,
             slot=cache.spans["und"].start.shape[1] - num,
             keys=jax.random.split(jax.random.key(0), rows),
             max_tokens=num,
+            room=num,
             stop_ids=(),
+            sampling=GREEDY,
         )
         return ids
 
@@ -157,7 +163,10 @@ def make_draw(network: Network, times: np.ndarray):
 
         def velocity(x, t):
             own = jax.tree.map(lambda leaf: leaf[: len(x)], block)
-            return ar_flow.velocity(model, cache.first(len(x)), own, x, t)
+            part, at = model.parts["vae"], jnp.broadcast_to(t, (len(x), 1))
+            given = {"vae": part.noised(model.layout["vae"], x[:, None], at)}
+            hidden, _ = model.step(cache.first(len(x)), own, given)
+            return part.velocity(hidden["vae"], 1)[:, 0]
 
         return generate_picture(velocity, noise, jnp.asarray(times), GUIDANCE)
 
@@ -165,5 +174,11 @@ def make_draw(network: Network, times: np.ndarray):
 
 
 def sampling_noise(config: ConfigDict, rows: int) -> np.ndarray:
-    tokens, latent_dim = layout(config)["vae"].unit, ar_flow.parse(config).latent_dim
-    return np.asarray(draw_noise(jnp.arange(rows), (tokens, latent_dim)))
+    shape = (layout(config)["vae"].unit, latent_dim(config))
+    return np.asarray(draw_noise(jnp.arange(rows), shape))
+
+
+def latent_dim(config: ConfigDict) -> int:
+    """Numbers of a latent token."""
+    flow, lane = parse(config).parts["vae"], layout(config)["vae"]
+    return (lane.stride // flow.autoencoder.stride) ** 2 * flow.autoencoder.latent_channels

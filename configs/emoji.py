@@ -12,7 +12,7 @@ ICONS = 0.05  # share of single pictures of all concepts, beside scenes
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.recipe = "unified.recipes.ar_flow"
+    config.recipe = "unified.recipes.packed"
     config.seed = 0
     config.compute_dtype = "float32"
     config.remat = "everything_saveable"
@@ -27,15 +27,15 @@ def get_config() -> ConfigDict:
     }
     config.layout = layout()
     config.model = model()
-    config.load = {"autoencoder": "unified/checkpoints/autoencoder"}
-    config.freeze = ("^autoencoder/",)
+    config.load = {"parts/vae/autoencoder": "unified/checkpoints/autoencoder"}
+    config.freeze = ("^parts/vae/autoencoder/",)
 
     config.data = data()
 
     config.batch_size = 14  # rows
     config.total_steps = 400
     config.max_minutes = 4.0  # on a slower machine: fewer steps
-    config.loss_weights = {"text": 1.0, "flow": 3.0}
+    config.loss_weights = {"text/nll": 1.0, "vae/flow": 3.0}
     config.optimizer = {
         "name": "muon",
         "learning_rate": 4e-3,
@@ -100,9 +100,8 @@ def layout() -> dict:
 
 
 def model() -> dict:
-    """The widths and plans of the parts."""
+    """The backbone, and the part of each view."""
     return {
-        "vocab_size": 1024,
         "backbone": {
             "streams": {
                 "und": {"embed_dim": 192, "mlp_dim": 512},
@@ -117,28 +116,37 @@ def model() -> dict:
             "qk_norm": True,
             "rope_theta": 10_000.0,
         },
-        "vision": {
-            "embed_dim": 128,
-            "mlp_dim": 384,
-            "num_layers": 3,
-            "num_heads": 4,
-            "patch": 8,
-            "side": 8,
+        "parts": {
+            "text": {"part": "text", "vocab_size": 1024, "logits_chunk": 4096},
+            "vit": {
+                "part": "vision",
+                "encoder": {
+                    "embed_dim": 128,
+                    "mlp_dim": 384,
+                    "num_layers": 3,
+                    "num_heads": 4,
+                    "patch": 8,
+                    "side": 8,
+                },
+                "position_theta": 16.0,  # pictures are 8 tokens a side
+            },
+            "vae": {
+                "part": "flow",
+                "autoencoder": {  # that of unified/checkpoints/autoencoder
+                    "encoder_widths": (8, 32, 48),
+                    "decoder_widths": (16, 32, 64),
+                    "encoder_blocks": 1,
+                    "decoder_blocks": 1,
+                    "latent_channels": 8,
+                    "num_groups": 4,
+                    "scale": 1.0426608324050903,
+                    "shift": -0.04509871080517769,
+                },
+                "timestep_shift": 3.0,  # towards noise, where words decide
+                "sample_latents": False,
+                "position_theta": 16.0,
+            },
         },
-        "autoencoder": {  # that of unified/checkpoints/autoencoder
-            "encoder_widths": (8, 32, 48),
-            "decoder_widths": (16, 32, 64),
-            "encoder_blocks": 1,
-            "decoder_blocks": 1,
-            "latent_channels": 8,
-            "num_groups": 4,
-            "scale": 1.0426608324050903,
-            "shift": -0.04509871080517769,
-        },
-        "timestep_shift": 3.0,  # towards noise, where words decide
-        "sample_latents": False,
-        "position_theta": 16.0,  # pictures are 8 tokens a side
-        "logits_chunk": 4096,
     }
 
 

@@ -12,7 +12,7 @@ from configs import emoji_long
 
 START = "unified/checkpoints/emoji"
 TAUGHT = ("bicycle", "tiger")
-READS = ("^vision/", "^connector/", "^embedding$", "^language/", "/und/")  # all but the drawing
+READS = ("^parts/vit/", "^parts/text/", "/und/")  # all but the drawing
 
 
 def get_config(path: str = ""):
@@ -42,7 +42,7 @@ def get_config(path: str = ""):
     if path:
         taught = {"format": "jsonl", "path": path}
         asked = taught
-        config.freeze = ("^autoencoder/",)
+        config.freeze = ("^parts/vae/autoencoder/",)
         config.layout.lanes.text.update({"budget": 128, "losses": 64})
     else:
         taught = {
@@ -51,9 +51,9 @@ def get_config(path: str = ""):
             "styles": ("flat",),
         }
         asked = {**taught, "seed": 1}
-        config.freeze = ("^autoencoder/", *READS)
+        config.freeze = ("^parts/vae/autoencoder/", *READS)
         config.layout.lanes.text.update({"budget": 64, "losses": 0})
-        config.loss_weights = {"flow": 1.0}
+        config.loss_weights = {"vae/flow": 1.0}
     config.data.train = {"new": taught, "old": {**scenes, "split": "train"}}
     config.data.validation = {"new": asked, "old": known}
     with config.ignore_type():

@@ -50,7 +50,7 @@ FOREIGN = [
     ("recipe", "payload"),
     ("recipe", "unified.interop.release"),
     ("recipe", "unified.evaluation.page"),  # it has a function `build`
-    ("recipe", "unified.recipes.ar_flow.config"),  # it has none
+    ("recipe", "unified.recipes.packed.config"),  # it has none
     ("recipe", "unified.recipesque"),
     ("recipe", ".payload"),
     ("benchmark.module", "payload"),

@@ -1,4 +1,4 @@
-"""What a config names by import path: recipes, benchmarks, sources. Nothing else imports by name.
+"""Code that configs name: recipes, benchmarks, sources, parts. Nothing else imports by name.
 
 The config of a run is a program (`--config FILE`) and may name any code. One that comes with
 weights is data, from whoever made them: `check` lets it name only what this package has for such a
@@ -10,9 +10,17 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PLACES = {"recipe": "unified.recipes", "module": "unified.evaluation", "format": "unified.data"}
-NEEDED = {"recipe": "build", "module": "run"}  # functions of modules; a format is a class
-SOURCE = ("__len__", "__getitem__")  # of a class of sources
+PLACES = {
+    "recipe": "unified.recipes",
+    "module": "unified.evaluation",
+    "format": "unified.data",
+    "part": "unified.parts",
+}
+NEEDED = {"recipe": "build", "module": "run"}  # functions of modules; the others are classes
+METHODS = {  # of those
+    "format": ("__len__", "__getitem__"),
+    "part": ("inputs", "losses", "counts"),
+}
 # A format whose files name code, and where it lies: TFDS imports the features of `features.json`.
 IMPORTING = ("tfds", "unified.data.source_tfds")
 
@@ -20,12 +28,12 @@ IMPORTING = ("tfds", "unified.data.source_tfds")
 def find(field: str, name: Any) -> Any:
     """What a config means by `name` in a field called `field`, one of `PLACES`.
 
-    A module, `package.module`; for `format` what lies in one, `package.module:Class`. Raises
+    A module, `package.module`, or a class that lies in one, `package.module:Class`. Raises
     ValueError where there is no such thing, or it lacks a function that the field needs.
     """
     module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
     try:
-        if not module or bool(colon) != (field == "format"):
+        if not module or bool(colon) != (field in METHODS):
             raise ValueError("it is the name of none")
         found = importlib.import_module(module)
         part = getattr(found, NEEDED.get(field, attribute))
@@ -61,11 +69,11 @@ def named(tree: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def is_ours(field: str, name: str) -> bool:
-    """Whether this package has for such a field what `name` means; formats have short names, too.
+    """Whether this package has for such a field what `name` means; classes have short names, too.
 
     What a module has only imported is not of the package.
     """
-    if field == "format" and ":" not in name:
+    if field in METHODS and ":" not in name:
         return name not in IMPORTING
     module, place = name.partition(":")[0], PLACES[field]
     if not f"{module}.".startswith(f"{place}."):
@@ -77,5 +85,6 @@ def is_ours(field: str, name: str) -> bool:
     part = getattr(found, NEEDED[field]) if field in NEEDED else found
     origin = getattr(part, "__module__", "")
     made_here = f"{origin}.".startswith(f"{place}.") and origin not in IMPORTING
-    is_source = isinstance(part, type) and all(hasattr(part, method) for method in SOURCE)
-    return made_here and (field in NEEDED or is_source)
+    methods = METHODS.get(field, ())
+    is_one = field in NEEDED or isinstance(part, type)
+    return made_here and is_one and all(hasattr(part, method) for method in methods)

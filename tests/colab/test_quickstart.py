@@ -17,7 +17,7 @@ import train
 import unified
 from tests import xla
 from unified.inference import Assistant
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training import config as configs
 
 NOTEBOOK = Path(__file__).parents[2] / "colab/quickstart.ipynb"
@@ -74,11 +74,11 @@ def test_every_cell_asks_what_can_be_asked(settings, tmp_path, monkeypatch):
         assert command[:2] == [sys.executable, "train.py"] and (cwd / command[1]).exists()
         args, overrides = train.parse(command[2:])
         config = configs.load(str(cwd / args.config), overrides)
-        ar_flow.check(config)
+        packed.check(config)
         workdir = Path(args.workdir)
         (workdir / "evaluation").mkdir(parents=True)
         plt.imsave(workdir / "evaluation/samples.png", picture)
-        lines = [{"step": step, "text": 2.0, "flow": 1.0} for step in range(config.total_steps)]
+        lines = [{"step": step, "text/nll": 2.0, "vae/flow": 1.0} for step in range(config.total_steps)]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         return types.SimpleNamespace(returncode=0, stdout="trained", stderr="")
 

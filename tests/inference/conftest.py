@@ -7,7 +7,7 @@ from flax import nnx
 
 from configs.emoji import get_config
 from unified.inference import Assistant
-from unified.recipes import ar_flow
+from unified.recipes import packed
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +23,11 @@ def config():
     config.model.backbone.update(
         {"streams": {"und": width, "gen": width}, "num_layers": 2, "num_heads": 2, "head_dim": 16}
     )
-    config.model.vision.update({"embed_dim": 32, "mlp_dim": 48, "num_layers": 1, "num_heads": 2})
+    config.model.parts.vit.encoder.update(
+        {"embed_dim": 32, "mlp_dim": 48, "num_layers": 1, "num_heads": 2}
+    )
     widths = (4, 4, 4, 4)
-    config.model.autoencoder.update(
+    config.model.parts.vae.autoencoder.update(
         {"encoder_widths": widths, "decoder_widths": widths, "encoder_blocks": 1,
          "decoder_blocks": 1, "num_groups": 2, "latent_channels": 4, "scale": 1.0, "shift": 0.0}
     )  # fmt: skip
@@ -35,7 +37,7 @@ def config():
 @pytest.fixture(scope="session")
 def assistant(config):
     """Its weights are large, so that what it says and draws depends on all it reads."""
-    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     rng = np.random.default_rng(0)
     draw = lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype)

@@ -15,6 +15,7 @@ from unified.inference.request import candidate_seed, read_seeds
 from unified.interop.release import flatten
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
+from unified.processes.autoregressive import GREEDY
 from unified.sequence import Example, Segment
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -29,23 +30,24 @@ EDIT = [Segment(PICTURES[0], use="edit"), Segment("make the apple green")]
 @functools.partial(jax.jit, static_argnums=0)
 def train_pass(graph, params, batch, latents, times):
     model = nnx.merge(graph, params)
-    mixed = jnp.where(times > 0, latents, model.encode(batch.lanes["vae"].pixels))
-    x, tokens, time = model.streams(batch, {"vae": mixed}, {"vae": times[..., 0, 0]})
-    return model.lanes(model.backbone(x, tokens, time=time)[0], batch)
+    part = model.parts["vae"]
+    mixed = jnp.where(times > 0, latents, part.encode(batch.lanes["vae"].pixels))
+    given = {"vae": part.noised(model.layout["vae"], mixed, times[..., 0, 0])}
+    return model.run(batch, {**model.inputs(batch), **given})[0]
 
 
-def as_in_training(assistant, segments, latents=0.0, times=NOTHING_NOISED):
+def as_in_training(assistant, segments, latents=0.0, times=NOTHING_NOISED, encode=None):
     """Hidden states of the only row of a training batch, by lane."""
     layout = assistant.layout
-    spans = expand(Example(tuple(segments)), layout, assistant.tokenizer.encode)
+    spans = expand(Example(tuple(segments)), layout, encode or assistant.tokenizer.encode)
     batch = assemble([[spans]], layout)
     latents = np.broadcast_to(np.float32(latents), (1, 3, 4, 4))  # 2 x 2 tokens a picture
-    return train_pass(assistant.program.graph, assistant.params, batch, latents, times), batch
+    return train_pass(assistant.graph, assistant.params, batch, latents, times), batch
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits_of(graph, params, hidden):
-    return nnx.merge(graph, params).language(hidden)
+    return nnx.merge(graph, params).parts["text"].logits(hidden)
 
 
 @pytest.mark.slow
@@ -64,12 +66,11 @@ def test_a_drawn_picture_has_the_velocity_of_training(assistant):
 
     @jax.jit
     def velocities(params, hidden):
-        model = nnx.merge(assistant.program.graph, params)
-        cache = assistant.program.recipe.prefill(model, contexts.batch, {})
-        got = assistant.program.recipe.velocity(
-            model, cache, block, jnp.asarray(noisy), jnp.float32(time)
-        )
-        return got, model.velocity(hidden, 3)[:, 1]
+        model = nnx.merge(assistant.graph, params)
+        part, cache = model.parts["vae"], model.read(contexts.batch, {})
+        given = {"vae": part.noised(model.layout["vae"], noisy[:, None], jnp.full((1, 1), time))}
+        got = model.step(cache, block, given)[0]["vae"]
+        return part.velocity(got, 1)[:, 0], part.velocity(hidden, 3)[:, 1]
 
     got, want = velocities(assistant.params, hidden["vae"])
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
@@ -77,12 +78,17 @@ def test_a_drawn_picture_has_the_velocity_of_training(assistant):
 
 def test_a_greedy_answer_is_the_likeliest_in_training(assistant):
     question = [Segment(PICTURES[0]), Segment(QUESTIONS[1])]
-    [said] = assistant.write([question], max_tokens=6)
-    ids = assistant.tokenizer.encode(said)
-    hidden, batch = as_in_training(assistant, [*question, Segment(said, role="target")])
+    encode, lane = assistant.tokenizer.encode, assistant.layout["text"]
+    contexts = pack([question], assistant.layout, encode, then="text")
+    how = {"lane": lane, "max_tokens": 6, "sampling": GREEDY}
+    [ids], [n] = engine.write(assistant.graph, assistant.params, contexts, np.zeros(1, int), **how)
+    ids = ids[:n].tolist()
+    said = lambda text: ids if text == "said" else encode(text)  # as text may become other ids
+    answer = Segment("said", role="target")
+    hidden, batch = as_in_training(assistant, [*question, answer], encode=said)
     lane = batch.lanes["text"]
     predicted = hidden["text"][0, lane.loss_index[0]]
-    logits = logits_of(assistant.program.graph, assistant.params, predicted)
+    logits = logits_of(assistant.graph, assistant.params, predicted)
     np.testing.assert_array_equal(np.argmax(logits, -1)[: len(ids)], ids)
 
 
@@ -126,7 +132,7 @@ def test_a_score_is_the_log_probability_of_the_text_to_be_said(assistant):
     hidden, batch = as_in_training(assistant, said[0])
     lane = batch.lanes["text"]
     predicted = hidden["text"][0, lane.loss_index[0]]
-    logits = logits_of(assistant.program.graph, assistant.params, predicted)
+    logits = logits_of(assistant.graph, assistant.params, predicted)
     chosen = jax.nn.log_softmax(logits)[np.arange(len(logits)), lane.loss_target[0]]
     assert scores[0] == pytest.approx(float((chosen * lane.loss_weight[0]).sum()), rel=1e-5)
     assert assistant.score([said[0][:2]]) == [0.0]  # nothing is to be said
@@ -170,11 +176,23 @@ def test_a_request_without_text_has_one_candidate(assistant, monkeypatch):
     [
         ("backbone", lambda a: a.generate(["a dog"]), "latents are not finite"),
         ("backbone", lambda a: a.edit(PICTURES[:1], ["remove it"]), "latents are not finite"),
-        ("autoencoder/decoder", lambda a: a.generate(["a dog"]), "pixels are not finite"),
-        ("autoencoder/decoder", lambda a: a.reconstruct(PICTURES[:1]), "pixels are not finite"),
-        ("language", lambda a: a.answer([(PICTURES[0], "what?")]), "logits are not finite"),
-        ("vision", lambda a: a.answer([(PICTURES[0], "what?")]), "logits are not finite"),
-        ("language", lambda a: a.score([[Segment("a", role="target")]]), "probabilities are not f"),
+        ("parts/vae/autoencoder/decoder", lambda a: a.generate(["a dog"]), "pixels are not finite"),
+        (
+            "parts/vae/autoencoder/decoder",
+            lambda a: a.reconstruct(PICTURES[:1]),
+            "pixels are not finite",
+        ),
+        ("parts/text/head", lambda a: a.answer([(PICTURES[0], "what?")]), "logits are not finite"),
+        (
+            "parts/vit/encoder",
+            lambda a: a.answer([(PICTURES[0], "what?")]),
+            "logits are not finite",
+        ),
+        (
+            "parts/text/head",
+            lambda a: a.score([[Segment("a", role="target")]]),
+            "probabilities are not f",
+        ),
     ],
 )
 def test_what_is_not_finite_is_said(part, ask, told, assistant, monkeypatch):

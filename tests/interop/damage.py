@@ -33,7 +33,7 @@ from tests.recipes.small import small
 from unified import cli
 from unified.interop import model as models
 from unified.interop import release
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training import config as configs
 
 PATIENCE = 60  # seconds, on a busy machine; nothing takes more than two on a quiet one
@@ -279,7 +279,7 @@ def quick() -> Iterator[None]:
     """Models of equal configs are made of shapes once: most of what is wrong is not in those. And
     evaluation itself is not run, only all that comes before it."""
     known: dict[Any, Any] = {}
-    make, evaluate = models.shapes, ar_flow.evaluate
+    make, evaluate = models.shapes, packed.evaluate
 
     def shapes(config: Any, most: int) -> Any:
         recipe = models.recipe_of(config)
@@ -288,11 +288,11 @@ def quick() -> Iterator[None]:
             known[key] = make(config, most)
         return known[key]
 
-    models.shapes, ar_flow.evaluate = shapes, lambda *_: {}
+    models.shapes, packed.evaluate = shapes, lambda *_: {}
     try:
         yield
     finally:
-        models.shapes, ar_flow.evaluate = make, evaluate
+        models.shapes, packed.evaluate = make, evaluate
 
 
 def faults(

@@ -17,15 +17,25 @@ from flax import nnx
 
 from tests.recipes.small import VARIANTS
 from unified.interop import release
-from unified.recipes import ar_flow
+from unified.recipes import packed
 
 FILE = Path(__file__).with_suffix(".json")
 ROWS = 2
-NAMES: dict[str, str] = {}  # beginning of a name -> that of the name that it had
+NAMES = {  # beginning of a name -> that of the name that it had
+    "parts/text/embedding": "embedding",
+    "parts/text/head": "language",
+    "parts/vit/encoder": "vision",
+    "parts/vit/connector": "connector",
+    "parts/vae/autoencoder": "autoencoder",
+    "parts/vae/latent_in": "latent_in",
+    "parts/vae/timestep": "timestep",
+    "parts/vae/head": "flow",
+}
+LOSSES = {"text/nll": "text", "vae/flow": "flow"}
 
 
-def drawn_name(name: str) -> str:
-    for new, old in NAMES.items():
+def old_name(name: str, names: dict[str, str] = NAMES) -> str:
+    for new, old in names.items():
         if name == new or name.startswith(f"{new}/"):
             return old + name.removeprefix(new)
     return name
@@ -43,13 +53,13 @@ def measure(variant: str) -> dict[str, Any]:
     config = VARIANTS[variant].get_config()
     config.batch_size = ROWS
     config.data.lookahead = 8
-    inputs = ar_flow.inputs(config, "train")
+    inputs = packed.inputs(config, "train")
     batch = next(inputs)
     inputs.close()
-    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     flat = {
-        name: draw(drawn_name(name), leaf.shape, 0)
+        name: draw(old_name(name), leaf.shape, 0)
         for name, leaf in release.flatten(nnx.to_pure_dict(shapes)).items()
     }
     params = release.merge(nnx.to_pure_dict(shapes), release.unflatten(flat))
@@ -57,7 +67,7 @@ def measure(variant: str) -> dict[str, Any]:
     @jax.jit
     def gradients(params, batch):
         def objective(params):
-            losses = ar_flow.loss(nnx.merge(graph, params), batch, jax.random.key(0))
+            losses = packed.loss(nnx.merge(graph, params), batch, jax.random.key(0))
             weights = config.loss_weights
             return sum(weights[n] * losses[n][0] / losses[n][1] for n in weights), losses
 
@@ -65,12 +75,15 @@ def measure(variant: str) -> dict[str, Any]:
 
     found, losses = jax.device_get(gradients(params, batch))
     gradient = {
-        drawn_name(name): np.asarray(leaf, np.float64)
+        old_name(name): np.asarray(leaf, np.float64)
         for name, leaf in release.flatten(found).items()
         if np.any(leaf)
     }
     return {
-        "losses": {name: [float(x) for x in pair] for name, pair in sorted(losses.items())},
+        "losses": {
+            old_name(name, LOSSES): [float(x) for x in pair]
+            for name, pair in sorted(losses.items())
+        },
         "gradients": {
             name: [float(np.linalg.norm(g)), float(np.sum(g * draw(name, g.shape, 1)))]
             for name, g in sorted(gradient.items())

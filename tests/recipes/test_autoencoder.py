@@ -108,8 +108,8 @@ def test_losses_reach_what_they_should_and_counts_agree(config):
     assert reached["mse"] | attention >= names
     losses = jax.eval_shape(recipe.loss, model, batch, jax.random.key(0))
     assert set(config.loss_weights) <= set(losses)
-    assert set(recipe.counts(batch)) >= set(config.loss_weights)
-    assert set(map(float, recipe.counts(batch).values())) == {2.0}
+    assert set(recipe.counts(None, batch)) >= set(config.loss_weights)
+    assert set(map(float, recipe.counts(None, batch).values())) == {2.0}
 
 
 def test_evaluation_measures_and_shows(config, tmp_path, monkeypatch):

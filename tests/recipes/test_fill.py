@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unified.data.emoji import tasks
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training import config as configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,7 +29,7 @@ LEAST = {
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_hardly_a_slot_stays_empty_and_no_example_is_too_long(file):
     alone = ["--config.batch_size=2", "--config.data.workers=0"]
-    pipeline = ar_flow.inputs(configs.load(str(file), alone), "train")
+    pipeline = packed.inputs(configs.load(str(file), alone), "train")
     for _ in range(40):  # past the start, when there is most to choose from
         next(pipeline)
     pipeline.metrics()

@@ -16,7 +16,7 @@ from unified import sharding
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training import config as configs
 from unified.training import setup
 
@@ -41,7 +41,7 @@ def start(tmp_path_factory):
     """A release of a tiny model, and its sizes."""
     config = small(num_layers=1)
     config.model.backbone.joint = "all"
-    model = ar_flow.build(config, rngs=nnx.Rngs(0))
+    model = packed.build(config, rngs=nnx.Rngs(0))
     folder = tmp_path_factory.mktemp("start")
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     release.save(folder, params, models.keep_tokenizer(folder, config.to_dict()), storage=None)
@@ -64,10 +64,10 @@ def test_the_config_fits_the_model_that_ships_and_trains_its_drawing_alone():
     config = configs.load(CONFIG)
     shipped = release.load_config(release.resolve(finetune.START))
     assert json.loads(config.model.to_json()) == json.loads(json.dumps(shipped["model"]))
-    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
-    trained = setup.make_task(config, ar_flow, model).trained
+    model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
+    trained = setup.make_task(config, packed, model).trained
     names = [name for name, hit in release.flatten(trained).items() if hit]
-    assert all(re.search("/gen/|^flow/|^latent_in$|^timestep/", name) for name in names)
+    assert all(re.search("/gen/|^parts/vae/", name) for name in names)
 
 
 @pytest.mark.slow
@@ -86,8 +86,10 @@ def test_pictures_of_ones_own_are_taught_and_stand_beside_what_is_drawn_before_a
     assert re.findall(r"figcaption>([a-z]+)<", page) == ["before", "after", "truth"] * 2
     before, after = (release.flatten(release.load(f)[0]) for f in (start[0], tmp_path / "release"))
     same = {k for k, x in after.items() if (np.asarray(before[k], x.dtype) == x).all()}
-    assert {k for k in after if k.startswith("autoencoder/")} <= same
-    assert "flow/out/kernel" not in same  # from zero, so that nothing below it moves in one step
+    assert {k for k in after if k.startswith("parts/vae/autoencoder/")} <= same
+    assert (
+        "parts/vae/head/out/kernel" not in same
+    )  # from zero, so that nothing below it moves in one step
 
 
 def test_weights_that_training_began_with_are_those_of_every_release_it_loads(start):
@@ -101,5 +103,5 @@ def test_weights_that_training_began_with_are_those_of_every_release_it_loads(st
             release.flatten(found).values(), release.flatten(params).values(), strict=True
         )
     )
-    with pytest.raises(ValueError, match="missing: autoencoder"):
+    with pytest.raises(ValueError, match="missing: backbone"):
         models.started({"load": {}}, half)

@@ -7,7 +7,7 @@ from flax import nnx
 from tests.recipes.small import small
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.sequence import Example, Segment
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)  # 64 patches, 64 latent tokens, and two marks
@@ -23,10 +23,10 @@ ALONE = READ + PROMPT * (PROMPT + 1) // 2 + 2 * (PROMPT + 2) + 64**2  # both, in
 
 
 def count(config, *examples):
-    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
     layout = model.cfg.layout
     row = [expand(example, layout, lambda text: range(len(text))) for example in examples]
-    return ar_flow.flops(model, assemble([row, []], layout))  # the second row is padding
+    return packed.flops(model, assemble([row, []], layout))  # the second row is padding
 
 
 @pytest.mark.parametrize(

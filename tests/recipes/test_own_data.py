@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training import config as configs
 
 DOCUMENT = Path(__file__).parents[2] / "docs/data.md"
@@ -30,7 +30,7 @@ def test_the_config_that_the_documentation_gives_for_parquet_reads_parquet(tmp_p
     config = configs.load(f"{tmp_path}/mine.py:{tmp_path}/*.parquet", ["--config.batch_size=2"])
     seen = {}
     for split in ("train", "validation"):
-        inputs = ar_flow.inputs(config, split)
+        inputs = packed.inputs(config, split)
         drawn = [next(inputs).lanes["vae"] for _ in range(6)]
         inputs.close()
         seen[split] = set(np.concatenate([x.pixels[x.target][:, 0, 0, 0] for x in drawn]))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.recipes.small import small
 from unified import sharding
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.training.config import complete
 from unified.training.setup import prepare
 from unified.training.tree import path_name
@@ -17,8 +17,8 @@ def steps(num: int, devices: int, **mesh):
     config = complete(small(num_kv_heads=2, num_layers=2))
     config.update({"batch_size": 8, "mesh": mesh})
     config.optimizer.update({"warmup_steps": 0, "learning_rate": 1e-2})
-    setup = prepare(config, ar_flow, sharding.make_mesh(config.mesh, jax.devices()[:devices]))
-    inputs = ar_flow.inputs(config, "train")
+    setup = prepare(config, packed, sharding.make_mesh(config.mesh, jax.devices()[:devices]))
+    inputs = packed.inputs(config, "train")
     losses = []
     with jax.set_mesh(setup.abstract.step.sharding.mesh):
         state = setup.init(0, None)

@@ -62,7 +62,7 @@ def loss(model: Toy, batch, key: jax.Array):
     return {"text": text, "size": size, "text/first": first}
 
 
-def counts(batch):
+def counts(model, batch):
     return {"text": batch["weight"].sum(), "size": batch["weight"].sum() * VOCAB}
 
 

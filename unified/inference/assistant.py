@@ -28,6 +28,7 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from unified.config import drawing, tokenizer
 from unified.generation.drawing import Drawing
 from unified.generation.text import cut
 from unified.inference import compiled, engine
@@ -54,6 +55,7 @@ from unified.interop import model as models
 from unified.interop import release
 from unified.lanes import PictureLane
 from unified.lanes.layout import DRAW, TEXT
+from unified.model import Unified
 from unified.processes.autoregressive import Sampling
 from unified.sequence import Segment
 
@@ -71,13 +73,14 @@ class Assistant:
     """
 
     def __init__(self, model: Any, config: Mapping[str, Any], *, max_rows: int = 32):
-        graph, params = nnx.split(model, nnx.Param)
-        self.program = engine.Program(models.recipe_of(config), graph)
+        if not isinstance(model, Unified):
+            raise ValueError(f"a model of {config.get('recipe')} neither answers nor draws")
+        self.graph, params = nnx.split(model, nnx.Param)
         self.params = jax.device_put(nnx.to_pure_dict(params))
         self.config = config
-        self.layout = model.cfg.layout
-        self.tokenizer = self.program.recipe.tokenizer(config)
-        self.drawing = self.program.recipe.drawing(config)
+        self.layout = model.layout
+        self.tokenizer = tokenizer(config)
+        self.drawing = drawing(config)
         self.tasks = trained_tasks(config)
         self.max_rows = max_rows
 
@@ -147,7 +150,7 @@ class Assistant:
 
         def texts(rows: list[Request], seeds: np.ndarray) -> list[str]:
             contexts = pack(rows, self.layout, self.tokenizer.encode, task, then="text")
-            ids, lengths = engine.write(self.program, self.params, contexts, seeds, **how)
+            ids, lengths = engine.write(self.graph, self.params, contexts, seeds, **how)
             said = (self.tokenizer.decode(row[:n]) for row, n in zip(ids, lengths, strict=True))
             return [cut(text, stops) for text in said]
 
@@ -188,7 +191,7 @@ class Assistant:
 
         def scores(rows: list[Request], seeds: np.ndarray) -> list[float]:
             batch = pack(rows, self.layout, self.tokenizer.encode, task).batch
-            return engine.score(self.program, self.params, batch).tolist()
+            return engine.score(self.graph, self.params, batch).tolist()
 
         return self._in_batches(scores, read_requests(requests), 0)
 
@@ -204,7 +207,7 @@ class Assistant:
                 fitted = np.concatenate(
                     [lane.write(pixels[i], target=False)["pixels"] for i in part]
                 )
-                shown = engine.reconstruct(self.program, self.params, fitted, lane)
+                shown = engine.reconstruct(self.graph, self.params, fitted, lane)
                 back.update(zip(part, shown, strict=True))
         return [back[i] for i in range(len(pixels))]
 
@@ -231,7 +234,7 @@ class Assistant:
         block = picture_after(contexts, lane, self.layout, task)
         spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
         args = (contexts, block, seeds, guidance)
-        return list(engine.draw(self.program, self.params, *args, **spacing))
+        return list(engine.draw(self.graph, self.params, *args, **spacing))
 
     def _draw_best(self, requests: list[Request], seeds, task: str, how: Drawing) -> list:
         """Of the candidates for each request, the one from which its text is read most surely.
@@ -282,7 +285,7 @@ class Assistant:
         picture, question = request
         return [Segment(read_picture(picture)), read_text(question)]
 
-    def _canvas(self, picture: np.ndarray | None, task: str) -> PictureLane:
+    def _canvas(self, picture: np.ndarray | None, task: str) -> Any:
         """The lane that draws: the nearest in aspect to a picture, if there is one."""
         [view, *_] = self.layout.views_of(DRAW)
         return self.layout.lane_for(view, task, picture)

@@ -1,17 +1,14 @@
 """The compiled programs: judge and write text, draw pictures, pass them through the autoencoder.
 
-A recipe gives `tokenizer`, `drawing`, `prefill`, `score_text`, `decode_text` and `velocity`; its
-model `cfg.layout`, `cfg.latent_dim`, `encode` and `decode`. Each is one program, from arrays of the
-host to arrays of the host, compiled once for each shape and shared by all models of one graph.
+Each is one program, from arrays of the host to arrays of the host, compiled once for each shape and
+shared by all models of one graph; what it computes is the business of the part of a lane.
 
 What is not finite is neither a picture nor a text: FloatingPointError says what it was.
 """
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,8 +17,7 @@ import numpy as np
 from flax import nnx
 
 from unified.generation.guidance import Guidance
-from unified.generation.picture import draw_noise, generate_picture
-from unified.generation.text import NOT_FINITE, generate_text
+from unified.generation.text import NOT_FINITE
 from unified.inference import compiled
 from unified.inference.context import Contexts
 from unified.lanes import PictureLane, TextLane
@@ -34,24 +30,8 @@ log = logging.getLogger(__name__)
 ROOM_STEP = 64  # texts of many lengths share a program
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """What is static of a model: the functions of its recipe, and its graph."""
-
-    recipe: ModuleType
-    graph: nnx.GraphDef
-
-    def __post_init__(self):
-        needed = ("tokenizer", "drawing", "prefill", "score_text", "decode_text", "velocity")
-        if missing := [name for name in needed if not hasattr(self.recipe, name)]:
-            raise ValueError(
-                f"models of {self.recipe.__name__} neither answer nor draw: it has no "
-                f"{', '.join(missing)}"
-            )
-
-
 def write(
-    program: Program,
+    graph: nnx.GraphDef,
     params: Any,
     contexts: Contexts,
     seeds: Array,
@@ -63,14 +43,14 @@ def write(
     """Text after each context, in a text lane: ids `[B >=max_tokens]` and lengths `[B]`."""
     room = -(-max_tokens // ROOM_STEP) * ROOM_STEP
     what = f"writing at most {max_tokens} tokens"
-    args = (program, params, contexts, seeds, max_tokens, room, lane, sampling)
+    args = (graph, params, contexts, seeds, max_tokens, room, lane, sampling)
     ids, lengths = _run(what, _write, *args)
     _check("logits", ids != NOT_FINITE)
     return ids, lengths
 
 
 def draw(
-    program: Program,
+    graph: nnx.GraphDef,
     params: Any,
     contexts: Contexts,
     block: Batch,
@@ -84,24 +64,25 @@ def draw(
     """Pictures uint8 `[B H W 3]` after contexts `[C * B ...]`, stacked as guidance needs them."""
     what = f"drawing {len(seeds)} in {steps} steps"
     times = rectified_flow.schedule(steps, shift)
-    args = (program, params, contexts.batch, block, seeds, times, guidance, lane)
-    pictures, latents, pixels = _run(what, _draw, *args)
-    _check("latents", latents)
-    _check("pixels", pixels)
+    args = (graph, params, contexts.batch, block, seeds, times, guidance, lane)
+    pictures, finite = _run(what, _draw, *args)
+    for name, rows in finite.items():
+        _check(name, rows)
     return pictures
 
 
-def score(program: Program, params: Any, batch: Batch) -> np.ndarray:
+def score(graph: nnx.GraphDef, params: Any, batch: Batch) -> np.ndarray:
     """Log-probability of the texts to be said in each row, given all before them: `[B]`."""
-    scores = _run("judging", _score, program, params, batch)
+    scores = _run("judging", _score, graph, params, batch)
     _check("log-probabilities", np.isfinite(scores))
     return scores
 
 
-def reconstruct(program: Program, params: Any, pixels: Array, lane: PictureLane) -> np.ndarray:
+def reconstruct(graph: nnx.GraphDef, params: Any, pixels: Array, lane: PictureLane) -> np.ndarray:
     """uint8 `[B H W 3]` through the latents of the model, and back."""
-    pictures, finite = _run("reconstructing", _reconstruct, program, params, pixels, lane)
-    _check("pixels", finite)
+    pictures, finite = _run("reconstructing", _reconstruct, graph, params, pixels, lane)
+    for name, rows in finite.items():
+        _check(name, rows)
     return pictures
 
 
@@ -122,15 +103,14 @@ def _check(what: str, finite: np.ndarray) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))
-def _write(
-    program: Program, params, contexts: Contexts, seeds, max_tokens, room, lane: TextLane, sampling
-):
-    model = nnx.merge(program.graph, params)
-    layout = model.cfg.layout
-    cache = program.recipe.prefill(model, contexts.batch, {lane.stream: room})
-    return generate_text(
-        functools.partial(program.recipe.decode_text, model, lane=lane.name),
+def _write(graph, params, contexts: Contexts, seeds, max_tokens, room, lane: TextLane, sampling):
+    model = nnx.merge(graph, params)
+    template = model.layout.template
+    cache = model.read(contexts.batch, {lane.stream: room})
+    return model.part(lane).write(
+        model.step,
         cache,
+        lane,
         contexts.last,
         clock=contexts.clock,
         position=contexts.position,
@@ -138,38 +118,33 @@ def _write(
         keys=jax.vmap(jax.random.key)(seeds),
         max_tokens=max_tokens,
         room=room,
-        stop_ids=layout.template.end_text[:1] or layout.template.end_target[:1],
+        stop_ids=template.end_text[:1] or template.end_target[:1],
         sampling=sampling,
     )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 7))
-def _draw(program: Program, params, contexts: Batch, block: Batch, seeds, times, guidance, lane):
-    model = nnx.merge(program.graph, params)
-    cache = program.recipe.prefill(model, contexts, {})
-
-    def velocity(x: jax.Array, time: jax.Array) -> jax.Array:
-        head = jax.tree.map(lambda leaf: leaf[: len(x)], block)
-        return program.recipe.velocity(model, cache.first(len(x)), head, x, time)
-
-    noise = draw_noise(seeds, (lane.unit, model.cfg.latent_dim))
-    latents = generate_picture(velocity, noise, times, guidance)
-    pixels = model.decode(latents, lane)
-    return pixels.astype(jnp.uint8), _finite(latents), _finite(pixels)
+def _draw(graph, params, contexts: Batch, block: Batch, seeds, times, guidance, lane: PictureLane):
+    model = nnx.merge(graph, params)
+    how = (seeds, times, guidance)
+    pictures, finite = model.part(lane).draw(
+        model.step, model.read(contexts, {}), lane, block, *how
+    )
+    return pictures, _finite(finite)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _score(program: Program, params, batch: Batch) -> jax.Array:
-    return program.recipe.score_text(nnx.merge(program.graph, params), batch)
+def _score(graph, params, batch: Batch) -> jax.Array:
+    return nnx.merge(graph, params).score(batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _reconstruct(program: Program, params, pixels, lane: PictureLane):
-    model = nnx.merge(program.graph, params)
-    shown = model.decode(model.encode(pixels[:, None])[:, 0], lane)
-    return shown.astype(jnp.uint8), _finite(shown)
+def _reconstruct(graph, params, pixels, lane: PictureLane):
+    part = nnx.merge(graph, params).part(lane)
+    pictures, finite = part.reconstruct(pixels[:, None], lane)
+    return pictures, _finite(finite)
 
 
-def _finite(x: jax.Array) -> jax.Array:
-    """Whether all numbers of a row are, `[B]`."""
-    return jnp.isfinite(x).all(axis=range(1, x.ndim))
+def _finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Whether all numbers of a row are, `[B]` each."""
+    return {k: jnp.isfinite(x).all(axis=range(1, x.ndim)) for k, x in arrays.items()}

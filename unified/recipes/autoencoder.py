@@ -34,6 +34,7 @@ from unified.tokenizers.autoencoder import (
     kl_divergence,
     sample,
 )
+from unified.tokenizers.pixels import to_bytes, to_float
 
 LANE = "vae"
 MOST = 2**14  # pixels a side, and pictures to measure
@@ -130,7 +131,7 @@ def edges(error: Float[Array, "B H W 3"]) -> Float[Array, " B"]:
     return total
 
 
-def counts(batch: Batch) -> dict[str, Array]:
+def counts(model: Autoencoder, batch: Batch) -> dict[str, Array]:
     number = jnp.float32(pictures_of(batch).shape[0])
     return dict.fromkeys(("l1", "mse", "edges", "kl"), number)
 
@@ -138,16 +139,6 @@ def counts(batch: Batch) -> dict[str, Array]:
 def pictures_of(batch: Batch) -> UInt8[Array, "B H W 3"]:
     tokens = batch.lanes[LANE]
     return tokens.pixels[:, 0]
-
-
-def to_float(pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    """uint8 -> [-1, 1]."""
-    return pixels.astype(jnp.float32) / 127.5 - 1
-
-
-def to_uint8(pixels: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
-    """[-1, 1] -> uint8, rounded."""
-    return jnp.round(jnp.clip(pixels + 1, 0, 2) * 127.5).astype(jnp.uint8)
 
 
 # Input.
@@ -294,7 +285,7 @@ def _again(graphdef, params, pixels, key, noise):
     model = nnx.merge(graphdef, params)
     latents = model.latents(to_float(pixels))
     latents += noise * jax.random.normal(key, latents.shape)
-    return to_uint8(model.pixels(latents))
+    return to_bytes(model.pixels(latents))
 
 
 def compare(name: str, pictures: np.ndarray, again: np.ndarray) -> metric.Metrics:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from unified.lanes import PatchTokens
 from unified.nn.attention import Attention, AttentionConfig, Keys, Mask, attend
@@ -21,6 +21,7 @@ from unified.nn.norm import LayerNorm
 from unified.nn.position import sincos_2d
 from unified.nn.stack import normal, param, scan, stack
 from unified.sharding import constrain
+from unified.tokenizers.pixels import to_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ class VisionEncoder(nnx.Module):
         unroll: int | bool = 1,
     ) -> Float[Array, "B n D"]:
         """Features of every slot, computed in `dtype`; those of padding mean nothing."""
-        x = self.patch_embedding(normalise(patches.patches).astype(dtype))
+        x = self.patch_embedding(to_float(patches.patches).astype(dtype))
         x = x + self.positions(patches.grid).astype(dtype)
         slots = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
         mask = Mask.of(slots, patches.first, patches.last)
@@ -127,11 +128,6 @@ class VisionEncoder(nnx.Module):
         if self.position is None:
             return sincos_2d(grid, self.cfg.embed_dim)
         return self.position[grid[..., 0] * self.cfg.side + grid[..., 1]]
-
-
-def normalise(pixels: UInt8[Array, "*B"]) -> Float[Array, "*B"]:
-    """Bytes -> float32 in [-1, 1]."""
-    return pixels.astype(jnp.float32) / 127.5 - 1
 
 
 class Connector(nnx.Module):

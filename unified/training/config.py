@@ -32,6 +32,7 @@ MAPS = (
     "layout.lanes",
     "layout.uses",
     "model.backbone.streams",
+    "model.parts",
     "drawing.read_back",
     "benchmark.sources",
     "benchmark.sources.*.*",
@@ -40,12 +41,20 @@ MAPS = (
 GROUPS = (
     *("mesh", "optimizer", "ema", "checkpoint", "validation", "load", "loss_weights"),
     *("data", "data.train.*", "data.validation.*", "layout", "layout.lanes", "layout.lanes.*"),
-    *("layout.uses", "model", "model.*.streams", "drawing", "drawing.read_back"),
+    *(
+        "layout.uses",
+        "model",
+        "model.parts",
+        "model.parts.*",
+        "model.*.streams",
+        "drawing",
+        "drawing.read_back",
+    ),
 )
 # What makes the state of a run what it is; the other fields may change while it is stopped.
 STATE = ("recipe", "layout", "model", "optimizer", "ema", "freeze")
 # What the fields beside these are depends on their value: a dict that names it does so, too.
-KINDS = ("format", "kind", "module")
+KINDS = ("format", "kind", "module", "part")
 
 
 def defaults() -> ConfigDict:

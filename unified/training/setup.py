@@ -1,6 +1,7 @@
 """From a config and a recipe to compiled functions: state born sharded, steps jitted once."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -93,7 +94,7 @@ def make_task(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) 
     return Task(
         model=graphdef,
         loss=recipe.loss,
-        counts=recipe.counts,
+        counts=functools.partial(recipe.counts, model),
         weights=dict(config["loss_weights"]),
         trained=jax.tree.map(lambda hit: not hit, frozen),
         ema_decay=config["ema"]["decay"],

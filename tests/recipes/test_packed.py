@@ -13,10 +13,11 @@ from flax import nnx
 
 from tests.recipes.small import VARIANTS, small
 from unified import sharding
+from unified.config import drawing, tokenizer
 from unified.data.sources import open_split
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
-from unified.recipes import ar_flow
+from unified.recipes import packed
 from unified.sequence import Batch, Example, Segment
 from unified.training import config as configs
 from unified.training.setup import prepare
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("keep_compiled")
 def batches():
     found = {}
     for variant in ("mot", "dense", "y"):
-        inputs = ar_flow.inputs(small(variant), "train")
+        inputs = packed.inputs(small(variant), "train")
         found[variant] = next(inputs)
         inputs.close()
     return found | {"h": found["mot"]}
@@ -37,7 +38,7 @@ def batches():
 
 def split(config):
     """The structure of a model, and weights for it of which none is zero."""
-    model = nnx.eval_shape(lambda: ar_flow.build(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     rng = np.random.default_rng(0)
     draw = lambda x: rng.normal(0, 0.2, x.shape).astype(x.dtype)
@@ -51,31 +52,32 @@ LONG_TO_COMPILE = [pytest.param(name, marks=pytest.mark.slow) for name in ("y", 
 def test_counts_are_those_of_the_loss(variant, batches):
     batch = batches[variant]
     graph, params = split(small(variant))
-    losses = jax.jit(lambda p: ar_flow.loss(nnx.merge(graph, p), batch, jax.random.key(0)))(params)
-    for name, count in ar_flow.counts(batch).items():
+    model = nnx.merge(graph, params)
+    losses = jax.jit(lambda p: packed.loss(nnx.merge(graph, p), batch, jax.random.key(0)))(params)
+    for name, count in packed.counts(model, batch).items():
         assert count > 0
         assert losses[name][1] == count
-    by_time = [value for name, value in losses.items() if name.startswith("flow/t")]
-    np.testing.assert_allclose(np.sum(by_time, 0), losses["flow"], rtol=1e-5)
+    by_time = [value for name, value in losses.items() if name.startswith("vae/flow/t")]
+    np.testing.assert_allclose(np.sum(by_time, 0), losses["vae/flow"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["generate", "edit"])
 def test_held_out_pictures_have_a_loss_in_every_bucket_of_time(task):
     """Of times as drawn in training, 1.4% are in the first: nothing of four pictures."""
     config = small(num_layers=1)
-    inputs = ar_flow.inputs(config, "validation", task)
+    inputs = packed.inputs(config, "validation", task)
     batches = [next(inputs) for _ in range(3)]
     inputs.close()
     graph, params = split(config)
-    loss = jax.jit(lambda p, b: ar_flow.loss(nnx.merge(graph, p), b, jax.random.key(0)))
+    loss = jax.jit(lambda p, b: packed.loss(nnx.merge(graph, p), b, jax.random.key(0)))
     counts: dict = {}
     for batch in batches:
         lane = batch.lanes["vae"]
         assert (lane.times > 0).tolist() == (lane.target & lane.valid).tolist()
         for name, (_, count) in loss(params, batch).items():
             counts[name] = counts.get(name, 0) + int(count)
-    by_time = [count for name, count in counts.items() if name.startswith("flow/t")]
-    assert len(by_time) == 4 and min(by_time) > 0 and sum(by_time) == counts["flow"]
+    by_time = [count for name, count in counts.items() if name.startswith("vae/flow/t")]
+    assert len(by_time) == 4 and min(by_time) > 0 and sum(by_time) == counts["vae/flow"]
 
 
 @pytest.mark.slow
@@ -86,12 +88,12 @@ def test_a_trained_model_has_the_validation_losses_that_training_reports():
     config.validation.update({"tasks": ("vqa", "layout"), "batches": 2, "every": 1})
     mesh = sharding.make_mesh({}, jax.devices()[:1])
     with jax.set_mesh(mesh):
-        setup = prepare(config, ar_flow, mesh)
-        draw = lambda task: ar_flow.inputs(config, "validation", task)
+        setup = prepare(config, packed, mesh)
+        draw = lambda task: packed.inputs(config, "validation", task)
         validate = Validation(setup, draw, seed=config.seed, **config.validation)
         graph, params = split(config)
         reported = validate(params)
-        found = ar_flow.recipe.validation_losses(nnx.merge(graph, jax.device_put(params)), config)
+        found = packed.recipe.validation_losses(nnx.merge(graph, jax.device_put(params)), config)
     assert found.keys() == reported.keys() and "validation/loss/layout" in found
     for name, value in found.items():
         assert value == pytest.approx(reported[name], rel=1e-5), name
@@ -101,7 +103,7 @@ def test_a_dense_model_reads_and_draws_latents_with_one_set_of_weights(batches):
     """Transfusion: no vision encoder; pictures of questions are latents without noise."""
     config = small("dense")
     _, params = split(config)
-    assert not {"vision", "connector"} & params.keys()
+    assert params["parts"].keys() == {"text", "vae"}
     assert [*params["backbone"]["runs"]["0"]] == ["shared"]
     pictures = batches["dense"].lanes["vae"]
     assert (pictures.valid & ~pictures.target).any()
@@ -115,18 +117,21 @@ def test_each_loss_reaches_its_own_parts(batches):
     @jax.jit
     @jax.grad
     def gradient(params, weights):
-        losses = ar_flow.loss(nnx.merge(graph, params), batches["mot"], jax.random.key(0))
+        losses = packed.loss(nnx.merge(graph, params), batches["mot"], jax.random.key(0))
         return sum(weight * losses[name][0] for name, weight in weights.items())
 
     def reached(name):
-        grads = gradient(params, {"text": 0.0, "flow": 0.0, name: 1.0})
+        grads = gradient(params, {"text/nll": 0.0, "vae/flow": 0.0, name: 1.0})
         norm = lambda tree: float(sum(jnp.abs(x).sum() for x in jax.tree.leaves(tree)))
-        return {part for part, tree in grads.items() if norm(tree) > 0}
+        parts = {f"{v}/{n}": t for v, part in grads["parts"].items() for n, t in part.items()}
+        parts["backbone"] = grads["backbone"]
+        return {name for name, tree in parts.items() if norm(tree) > 0}
 
-    common = {"embedding", "vision", "connector", "latent_in", "timestep", "backbone"}
-    assert reached("flow") == common | {"flow"}
+    timed = {"vae/latent_in", "vae/timestep"}
+    common = {"text/embedding", "vit/encoder", "vit/connector", "backbone"}
+    assert reached("vae/flow") == common | timed | {"vae/head"}
     # Pictures to draw are hidden from text, and examples that read a picture have no latents.
-    assert reached("text") == common - {"latent_in", "timestep"} | {"language"}
+    assert reached("text/nll") == common | {"text/head"}
 
 
 def test_loss_is_the_same_whatever_lies_in_padding(batches):
@@ -137,7 +142,7 @@ def test_loss_is_the_same_whatever_lies_in_padding(batches):
     assert padding.any()
     other = dataclasses.replace(text, ids=np.where(padding, 7, text.ids))
     changed = dataclasses.replace(batch, lanes={**batch.lanes, "text": other})
-    loss = jax.jit(lambda p, b: ar_flow.loss(nnx.merge(graph, p), b, jax.random.key(0)))
+    loss = jax.jit(lambda p, b: packed.loss(nnx.merge(graph, p), b, jax.random.key(0)))
     for name, (value, _) in loss(params, batch).items():
         np.testing.assert_allclose(value, loss(params, changed)[name][0], rtol=1e-6)
 
@@ -152,8 +157,8 @@ def follow(tokens, read):
 def test_prefill_and_velocity_agree_with_the_training_pass():
     """Velocity of a noised picture given its cached context == in one uncached pass."""
     config = small()
-    layout = ar_flow.parse(config).layout
-    encode = ar_flow.tokenizer(config).encode
+    layout = packed.parse(config).layout
+    encode = tokenizer(config).encode
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     context = [Segment(picture, use="edit"), Segment("make the apple green")]
     target = Segment(picture, role="target")
@@ -169,15 +174,16 @@ def test_prefill_and_velocity_agree_with_the_training_pass():
     @jax.jit
     def both(params):
         model = nnx.merge(graph, params)
-        noised = jax.random.normal(jax.random.key(2), (1, 64, model.cfg.latent_dim))
-        clean = model.encode(whole.lanes["vae"].pixels)
-        latents = {"vae": clean.at[:, 1].set(noised)}
-        times = {"vae": jnp.zeros(clean.shape[:2]).at[:, 1].set(0.7)}
-        x, tokens, time = model.streams(whole, latents, times)
-        hidden, _ = model.backbone(x, tokens, time=time)
-        cache = ar_flow.prefill(model, assemble([[read]], layout, open_end=True), {})
-        got = ar_flow.velocity(model, cache, Batch(row), noised, jnp.float32(0.7))
-        return got, model.velocity(model.lanes(hidden, whole)["vae"], clean.shape[1])[:, 1]
+        part, lane = model.parts["vae"], layout["vae"]
+        noised = jax.random.normal(jax.random.key(2), (1, 1, 64, part.latent_dim))
+        clean = part.encode(whole.lanes["vae"].pixels)
+        times = jnp.zeros(clean.shape[:2]).at[:, 1].set(0.7)
+        mixed = part.noised(lane, clean.at[:, 1].set(noised[:, 0]), times)
+        hidden, *_ = model.run(whole, {**model.inputs(whole), "vae": mixed})
+        cache = model.read(assemble([[read]], layout, open_end=True), {})
+        given = {"vae": part.noised(lane, noised, jnp.full((1, 1), 0.7))}
+        got = model.step(cache, Batch(row), given)[0]["vae"]
+        return part.velocity(got, 1)[:, 0], part.velocity(hidden["vae"], clean.shape[1])[:, 1]
 
     got, want = both(params)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
@@ -187,10 +193,10 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
     """Measuring would need a real model and data; the benchmark says what it was told."""
     benchmark = types.SimpleNamespace(run=lambda model, folder, extra, **options: extra)
     monkeypatch.setitem(sys.modules, "no_benchmark", benchmark)
-    monkeypatch.setattr(ar_flow.recipe, "Assistant", lambda *args: None)
+    monkeypatch.setattr(packed.recipe, "Assistant", lambda *args: None)
     losses = {"validation/loss": 2.0}
     config = {"benchmark": {"module": "no_benchmark"}}
-    assert ar_flow.evaluate(None, config, tmp_path, losses) == losses
+    assert packed.evaluate(None, config, tmp_path, losses) == losses
 
 
 @pytest.mark.parametrize(
@@ -201,9 +207,12 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.layout.lanes.vae.update(stride=6), "stride 6"),
         (lambda c: c.layout.lanes.vit.update(patch=16), "patches of 16"),
         (lambda c: c.layout.lanes.vit.update(max_side=128), "raise side"),
-        (lambda c: c.model.__delitem__("vision"), "'vit' holds patches, but there is no"),
-        (lambda c: c.layout.lanes.__delitem__("vit"), r"PatchLanes .* needs at least one"),
-        (lambda c: c.model.update(vocab_size=100), "vocab_size=100 is less than the 1024 tokens"),
+        (lambda c: c.layout.lanes.__delitem__("vit"), r"uses.see: 'vit' is none of"),
+        (lambda c: c.model.parts.__delitem__("vit"), "has view 'vit', but config.model.p"),
+        (
+            lambda c: c.model.parts.text.update(vocab_size=100),
+            "vocab_size=100 is less than the 1024 tokens",
+        ),
         (lambda c: c.drawing.update(steps=1), "config.drawing: steps=1 must be at least 2"),
         (lambda c: c.drawing.update(shift=0.0), "config.drawing: shift=0.0 must be a positive"),
         (lambda c: c.drawing.update(text_scale=math.nan), "text_scale=nan must be a finite number"),
@@ -215,25 +224,45 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.layout.lanes.vit.__delitem__("kind"), "lanes.vit.kind=None: choose one of"),
         (lambda c: c.drawing.update(step=9), r"config.drawing: unknown \['step'\]; there are"),
         (lambda c: c.model.backbone.update(layers=1), r"config.model.backbone: unknown \['layers"),
-        (lambda c: c.model.__delitem__("vocab_size"), r"config.model lacks \['vocab_size'\]"),
+        (lambda c: c.model.parts.text.__delitem__("vocab_size"), r"text lacks \['vocab_size'\]"),
+        (lambda c: c.model.parts.vae.update(part="os:system"), "vae.part='os:system' is no part"),
+        (lambda c: c.model.parts.vae.__delitem__("part"), "vae.part=None must be package.mod"),
         (lambda c: c.model.backbone.streams.gen.update(embed_dim=18), "embed_dim=18: places in"),
         (lambda c: c.update(remat="none"), "unknown remat policy 'none'; choose one of"),
         (lambda c: c.update(compute_dtype="float99"), "compute_dtype='float99': choose one of"),
         (
-            lambda c: c.model.update(timestep_shift=0.0),
-            "config.model: timestep_shift=0.0 must be a",
+            lambda c: c.model.parts.vae.update(timestep_shift=0.0),
+            "config.model.parts.vae: timestep_shift=0.0 must be a",
         ),
-        (lambda c: c.model.update(timestep_shift=-1.0), "timestep_shift=-1.0 must be a positive"),
-        (lambda c: c.model.update(logits_chunk=0), "config.model: logits_chunk=0 must be at least"),
-        (lambda c: c.model.update(position_theta=0.0), "position_theta=0.0 must be a positive"),
-        (lambda c: c.model.backbone.update(rope_theta=-1.0), "backbone: rope_theta=-1.0 must be a"),
-        (lambda c: c.model.vision.update(num_layers=0), "vision: num_layers=0 must be at least 1"),
-        (lambda c: c.model.vision.update(num_heads=0), "vision: num_heads=0 must be at least 1"),
         (
-            lambda c: c.model.autoencoder.update(scale=0.0),
+            lambda c: c.model.parts.vae.update(timestep_shift=-1.0),
+            "timestep_shift=-1.0 must be a positive",
+        ),
+        (
+            lambda c: c.model.parts.text.update(logits_chunk=0),
+            "model.parts.text: logits_chunk=0 must be at least",
+        ),
+        (
+            lambda c: c.model.parts.vae.update(position_theta=0.0),
+            "position_theta=0.0 must be a positive",
+        ),
+        (lambda c: c.model.backbone.update(rope_theta=-1.0), "backbone: rope_theta=-1.0 must be a"),
+        (
+            lambda c: c.model.parts.vit.encoder.update(num_layers=0),
+            "encoder: num_layers=0 must be at least 1",
+        ),
+        (
+            lambda c: c.model.parts.vit.encoder.update(num_heads=0),
+            "encoder: num_heads=0 must be at least 1",
+        ),
+        (
+            lambda c: c.model.parts.vae.autoencoder.update(scale=0.0),
             "autoencoder: scale=0.0 must be a number",
         ),
-        (lambda c: c.model.autoencoder.update(num_groups=0), "num_groups=0 must be at least 1"),
+        (
+            lambda c: c.model.parts.vae.autoencoder.update(num_groups=0),
+            "num_groups=0 must be at least 1",
+        ),
         (
             lambda c: c.drawing.update(read_back={"edit": " "}),
             "read_back.edit=' ': write the quest",
@@ -277,7 +306,7 @@ def test_impossible_numbers_are_refused(change, message):
     with config.unlocked(), config.ignore_type():
         change(config)
     with pytest.raises(ValueError, match=message):
-        ar_flow.parse(config)
+        packed.parse(config)
 
 
 def leaves(fields, path=""):
@@ -290,35 +319,35 @@ def leaves(fields, path=""):
 def test_what_a_config_leaves_out_can_be_said_and_changes_nothing(variant):
     config, said = small(variant), configs.complete(small(variant))
     spelt = {path for path, _ in leaves(config.to_dict())}
-    left_out = {path: x for path, x in leaves(ar_flow.defaults(config)) if path not in spelt}
+    left_out = {path: x for path, x in leaves(packed.defaults(config)) if path not in spelt}
     assert {".drawing.renorm", ".data.train.emoji.length", ".benchmark.shown"} <= left_out.keys()
     for path, value in left_out.items():
         if value == {}:  # whose names are the user's
             continue
         configs.override(said, f"--config{path}={value!r}")
-    ar_flow.check(said)
-    assert ar_flow.parse(said) == ar_flow.parse(configs.complete(config))
-    assert ar_flow.drawing(said) == ar_flow.drawing(config)
+    packed.check(said)
+    assert packed.parse(said) == packed.parse(configs.complete(config))
+    assert drawing(said) == drawing(config)
     sources, weights = open_split(said.data, "train")
     assert (len(sources), weights) == (1, [1.0])
 
 
 def test_lanes_may_be_for_tasks_where_they_cover_those_of_the_sources():
     config = small("y")
-    ar_flow.parse(config)
+    packed.parse(config)
     with config.ignore_type():
         config.data = {"train": {"mine": {"format": "jsonl", "path": "x"}}}
     with pytest.raises(ValueError, match=r"has task '' of config.data.train.mine among its tasks"):
-        ar_flow.parse(config)
+        packed.parse(config)
     config.data.train.mine.task = "vqa"
-    ar_flow.parse(config)
+    packed.parse(config)
 
 
 def test_texts_need_no_losses_where_only_pictures_are_learnt():
     config = small()
     config.layout.lanes.text.losses = 0
-    config.loss_weights = {"flow": 1.0}
-    lanes = {lane.name: lane for lane in ar_flow.parse(config).layout.lanes}
+    config.loss_weights = {"vae/flow": 1.0}
+    lanes = {lane.name: lane for lane in packed.parse(config).layout.lanes}
     assert lanes["text"].losses == 0
 
 
@@ -340,9 +369,9 @@ SAMPLES = "unified.evaluation.samples"
 def test_a_benchmark_that_could_not_run_is_refused_before_training(benchmark, message):
     config = {} if benchmark is None else {"benchmark": benchmark}
     with pytest.raises(ValueError, match=message):
-        ar_flow.check(config)
+        packed.check(config)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_benchmarks_of_the_configs_can_run(variant):
-    ar_flow.check(small(variant))
+    packed.check(small(variant))

@@ -1,120 +1,60 @@
-"""The configuration tree of a run -> frozen dataclasses that the modules take."""
+"""The configuration tree of a model -> what it is made of: layout, parts, tokenizer, drawing."""
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
+from unified import names
 from unified.backbone import BackboneConfig
 from unified.data.sources import FORMATS
 from unified.generation.drawing import Drawing
 from unified.interop import release
 from unified.interop.options import known, of_each, options
-from unified.interop.schema import check_trained, conform, fill
+from unified.interop.schema import Source, check_trained, conform, fill
 from unified.lanes import PatchLane, PictureLane, TextLane
 from unified.lanes.layout import TEXT, USES, Layout, Template
-from unified.nn.stack import remat_policy
-from unified.recipes.ar_flow.fields import Fields
-from unified.tokenizers.autoencoder import AutoencoderConfig
+from unified.model import UnifiedConfig
+from unified.parts import KINDS
 from unified.tokenizers.text import MARKS, TextTokenizer
-from unified.tokenizers.vision import VisionConfig
 
 LANES = {"text": TextLane, "patch": PatchLane, "picture": PictureLane}
-PARTS = {"backbone": BackboneConfig, "vision": VisionConfig, "autoencoder": AutoencoderConfig}
-DTYPES = ("float32", "bfloat16", "float16")
 MOST = 2**20  # of tokens in a lane
 MOST_PIXELS = 2**26  # of the pictures that a lane holds: 64 megapixels
 
 
-@dataclasses.dataclass(frozen=True)
-class ARFlowConfig:
-    """`logits_chunk`: rows of logits that exist at a time; `dtype`: of activations (weights:
-    float32); `remat`: as of `nn.stack.scan`.
-
-    `vision` encodes what patch lanes hold; None if there is none. `sample_latents`: learn samples
-    of the autoencoder's posterior (as BAGEL does), not its mean. `position_theta`: of the 2-D
-    sinusoids that say where in its picture a patch or latent token is.
-    """
-
-    layout: Layout
-    backbone: BackboneConfig
-    autoencoder: AutoencoderConfig
-    vocab_size: int
-    vision: VisionConfig | None = None
-    timestep_shift: float = 1.0
-    sample_latents: bool = False
-    position_theta: float = 10_000.0
-    logits_chunk: int = 4096
-    remat: str = "nothing_saveable"
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        remat_policy(self.remat)
-        for name in ("timestep_shift", "position_theta"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name}={value} must be a positive number")
-        if self.logits_chunk < 1:
-            raise ValueError(f"logits_chunk={self.logits_chunk} must be at least 1")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"compute_dtype={self.dtype!r}: choose one of {DTYPES}")
-        for lane in self.layout.lanes:
-            if lane.stream not in self.backbone.streams:
-                raise ValueError(
-                    f"lane {lane.name!r} is in stream {lane.stream!r}; config.model.backbone has "
-                    f"the streams {sorted(self.backbone.streams)}"
-                )
-            if isinstance(lane, PictureLane) and lane.stride % self.autoencoder.stride:
-                raise ValueError(
-                    f"lane {lane.name!r}: stride {lane.stride} is not a multiple of the "
-                    f"autoencoder's {self.autoencoder.stride} pixels"
-                )
-            if isinstance(lane, PatchLane):
-                check_patches(lane, self.vision)
-        self.layout.check()
-        patches = (PatchLane,) if self.vision else ()
-        for kind in (TextLane, PictureLane, *patches):
-            if (width := self.width(kind)) % 4:
-                raise ValueError(f"embed_dim={width}: places in pictures need a multiple of 4")
-
-    @property
-    def latent_patch(self) -> int:
-        """Latent places a side of one token."""
-        strides = {lane.stride for lane in self.layout.lanes if isinstance(lane, PictureLane)}
-        if len(strides) != 1:
-            raise ValueError(f"latent lanes need one stride, found {sorted(strides)}")
-        return strides.pop() // self.autoencoder.stride
-
-    @property
-    def latent_dim(self) -> int:
-        """Numbers in one latent token."""
-        return self.latent_patch**2 * self.autoencoder.latent_channels
-
-    def width(self, kind: type) -> int:
-        """The embedding width of all lanes of a kind: their streams must agree on one."""
-        streams = {lane.stream for lane in self.layout.lanes if isinstance(lane, kind)}
-        widths = {self.backbone.streams[s].embed_dim for s in streams}
-        if len(widths) != 1:
-            raise ValueError(
-                f"{kind.__name__}s are in streams {sorted(streams)} of widths {sorted(widths)}: "
-                "config.layout needs at least one, and all in streams of equal embed_dim"
-            )
-        return widths.pop()
+class LayoutFields(TypedDict):
+    image_position: str
+    lanes: Mapping[str, Mapping[str, Any]]
+    uses: NotRequired[Mapping[str, Sequence[str]]]
 
 
-def check_patches(lane: PatchLane, vision: VisionConfig | None) -> None:
-    """Raises ValueError if the encoder cannot read what the lane holds."""
-    if vision is None:
-        raise ValueError(f"lane {lane.name!r} holds patches, but there is no config.model.vision")
-    if lane.patch != vision.patch:
-        raise ValueError(
-            f"lane {lane.name!r} has patches of {lane.patch} pixels, config.model.vision "
-            f"of {vision.patch}"
-        )
-    if not vision.fits(lane.max_side, lane.max_side):
-        raise ValueError(
-            f"lane {lane.name!r}: pictures of {lane.max_side} pixels exceed the "
-            f"{vision.side} patches a side of config.model.vision; raise side"
-        )
+class ModelFields(TypedDict):
+    """What lies in them is declared by the dataclasses that they become."""
+
+    backbone: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Any]]
+
+
+class BenchmarkFields(TypedDict, total=False):
+    """The rest are arguments of `run` of the module."""
+
+    module: str
+    sources: Mapping[str, Source]
+
+
+class Fields(TypedDict):
+    """What a model needs of a config, and what it may have; the fields of training are declared by
+    `unified.interop.schema`."""
+
+    tokenizer: str
+    compute_dtype: str
+    remat: str
+    layout: LayoutFields
+    model: ModelFields
+    marks: NotRequired[Mapping[str, str]]
+    drawing: NotRequired[Mapping[str, Any]]
+    benchmark: NotRequired[BenchmarkFields]
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +72,10 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "marks": MARKS,
         "layout": {"lanes": of_each(lanes, "kind", LANES), "uses": {}},
-        "model": options(ARFlowConfig, without=("remat", "dtype"))
-        | {part: options(kind) for part, kind in PARTS.items() if model.get(part)},
+        "model": {
+            "backbone": options(BackboneConfig),
+            "parts": {view: _optional(spec) for view, spec in model.get("parts", {}).items()},
+        },
         "data": {"dropout": {}, "lookahead": 1, "workers": 0}
         | {split: of_each(x, "format", FORMATS, weight=1.0) for split, x in splits.items()},
         "drawing": vars(Drawing()),
@@ -147,7 +89,7 @@ def check_types(config: Mapping[str, Any]) -> None:
     check_trained(config, needed=False)
 
 
-def parse(config: Mapping[str, Any]) -> ARFlowConfig:
+def parse(config: Mapping[str, Any]) -> UnifiedConfig:
     """The one place where the configuration tree is read for the model.
 
     Raises ValueError where its numbers do not fit together, those of `drawing` too, which are not
@@ -156,19 +98,53 @@ def parse(config: Mapping[str, Any]) -> ARFlowConfig:
     check_types(config)
     conform(config, Fields, "config")
     drawing(config)
-    model = dict(config["model"])
-    for name, kind in PARTS.items():
-        if fields := model.get(name):
-            model[name] = conform(fields, kind, f"config.model.{name}")
-    model |= {"layout": layout(config), "remat": config["remat"], "dtype": config["compute_dtype"]}
-    made = fill(ARFlowConfig, model, "config.model")
-    check_lanes(made.layout, config)
-    if (needed := tokenizer(config).vocab_size) > made.vocab_size:
+    parts, kinds = {}, {}
+    for view, spec in config["model"]["parts"].items():
+        where = f"config.model.parts.{view}"
+        kinds[view], kind = part_of(spec, where)
+        fields = {name: value for name, value in spec.items() if name != "part"}
+        parts[view] = fill(kind.config, fields, where)
+    if unknown := sorted(set(config["model"]) - {"backbone", "parts"}):
+        raise ValueError(f"config.model: unknown {unknown}; there are ['backbone', 'parts']")
+    backbone = fill(BackboneConfig, config["model"]["backbone"], "config.model.backbone")
+    row = layout(config)
+    check_lanes(row, config)
+    fields = {"layout": row, "backbone": backbone, "parts": parts, "kinds": kinds}
+    how = {"remat": config["remat"], "dtype": config["compute_dtype"]}
+    try:
+        made = UnifiedConfig(**fields, **how)
+    except ValueError as error:
+        raise ValueError(f"config.model: {error}") from error
+    needed, given = tokenizer(config).vocab_size, getattr(made.parts.get(TEXT), "vocab_size", 0)
+    if needed > given:
         raise ValueError(
-            f"config.model.vocab_size={made.vocab_size} is less than the {needed} tokens of "
+            f"config.model.parts.{TEXT}.vocab_size={given} is less than the {needed} tokens of "
             f"{config['tokenizer']}: raise it"
         )
     return made
+
+
+def part_of(spec: Mapping[str, Any], where: str) -> tuple[str, Any]:
+    """The import path of a part, and the part. Raises ValueError, naming the field."""
+    given = spec.get("part") if hasattr(spec, "get") else None
+    path = KINDS.get(given, given) if isinstance(given, str) else given
+    try:
+        kind = names.find("part", path)
+        if not hasattr(kind, "config"):
+            raise ValueError(f"part={given!r} is no part")
+    except ValueError as error:
+        raise ValueError(f"{where}.{error} (or one of {sorted(KINDS)})") from error
+    return str(path), kind
+
+
+def _optional(spec: Any) -> dict[str, Any]:
+    """What the fields of a part are where they are left out, and those of their dataclasses."""
+    kind: Any = known("part", KINDS.get(spec.get("part"), spec.get("part"))) if spec else None
+    if not hasattr(kind, "config"):
+        return {}
+    hints = typing.get_type_hints(kind.config)
+    inner = {n: options(hints[n]) for n in spec if dataclasses.is_dataclass(hints.get(n))}
+    return options(kind.config) | inner
 
 
 def layout(config: Mapping[str, Any]) -> Layout:
@@ -222,7 +198,7 @@ def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{where}: the view {TEXT!r} is of text lanes")
     if not texts:
         raise ValueError(f"{where}: texts and marks ask for the view {TEXT!r}: give it to a lane")
-    if config.get("loss_weights", {}).get("text") and not any(lane.losses for lane in texts):
+    if config.get("loss_weights", {}).get("text/nll") and not any(lane.losses for lane in texts):
         raise ValueError(
             f"{where}.{texts[0].name}.losses=0 leaves no text to be learnt: raise it, or leave "
             "text out of config.loss_weights"

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from unified import names
+from unified.config import Fields
 from unified.data.sources import FORMATS
 from unified.interop.options import check_each
 from unified.interop.schema import check_call, check_trained, conform
-from unified.recipes.ar_flow.fields import Fields
 
 MOST = 2**20  # examples
 
