@@ -78,7 +78,9 @@ def test_every_cell_asks_what_can_be_asked(settings, tmp_path, monkeypatch):
         workdir = Path(args.workdir)
         (workdir / "evaluation").mkdir(parents=True)
         plt.imsave(workdir / "evaluation/samples.png", picture)
-        lines = [{"step": step, "text/nll": 2.0, "vae/flow": 1.0} for step in range(config.total_steps)]
+        lines = [
+            {"step": step, "text/nll": 2.0, "vae/flow": 1.0} for step in range(config.total_steps)
+        ]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         return types.SimpleNamespace(returncode=0, stdout="trained", stderr="")
 

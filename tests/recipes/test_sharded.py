@@ -24,7 +24,9 @@ def steps(num: int, devices: int, **mesh):
         state = setup.init(0, None)
         for _ in range(num):
             state, metrics = setup.train_step(state, setup.place(next(inputs)))
-            losses.append({name: float(metrics[name][0]) for name in ("text", "flow", "grad_norm")})
+            losses.append(
+                {name: float(metrics[name][0]) for name in ("text/nll", "vae/flow", "grad_norm")}
+            )
     inputs.close()
     return losses, jax.device_get(state.ema)
 

@@ -10,7 +10,8 @@ from flax import nnx
 
 from unified.lanes import PatchTokens
 from unified.nn.position import grid
-from unified.tokenizers.vision import Connector, VisionConfig, VisionEncoder, normalise
+from unified.tokenizers.pixels import to_float
+from unified.tokenizers.vision import Connector, VisionConfig, VisionEncoder
 
 CFG = VisionConfig(embed_dim=16, mlp_dim=24, num_layers=2, num_heads=2, patch=2, side=4)
 
@@ -75,7 +76,7 @@ def test_positions_are_rows_of_the_table_or_sinusoids():
 
 def test_bytes_become_numbers_from_minus_one_to_one():
     np.testing.assert_allclose(
-        normalise(jnp.array([0, 51, 255], jnp.uint8)), [-1, -0.6, 1], atol=1e-6
+        to_float(jnp.array([0, 51, 255], jnp.uint8)), [-1, -0.6, 1], atol=1e-6
     )
 
 

@@ -146,7 +146,7 @@ def test_a_killed_run_of_the_default_recipe_resumes_to_the_bit(start, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert "goes on after step" in finish(start(broken, *small))
-    names = ("loss", "text", "flow", "grad_norm", "learning_rate", "input/fill")
+    names = ("loss", "text/nll", "vae/flow", "grad_norm", "learning_rate", "input/fill")
     want = losses(tmp_path / "whole", names)
     assert list(want) == list(range(1, 19))
     assert losses(broken, names) == want
