@@ -129,7 +129,7 @@ def sampling(config: ConfigDict, network, model, rows: int, steps: int) -> Case:
     their_cache, tokens = torch_programs.read(model, lanes, sum(map(_slots, after.values())))
     given = (tokens, after, *map(torch_programs.tensors, (noise, times)))
     ours = lambda: jax.block_until_ready(draw(network.params, cache, block, noise))
-    theirs = lambda: torch_programs.draw(model, their_cache, *given, workload.GUIDANCE.text_scale)
+    theirs = lambda: torch_programs.draw(model, their_cache, *given, *workload.GUIDANCE.scales)
     check("picture", ours(), theirs())
     return Case(f"draw {rows} pictures, {steps} steps", ours, theirs, rows * steps * noise.shape[1])
 

@@ -17,14 +17,14 @@ from ml_collections import ConfigDict
 from unified.config import layout, parse, tokenizer
 from unified.generation.guidance import Guidance
 from unified.generation.picture import draw_noise, generate_picture
-from unified.inference.context import Contexts, pack, picture_after, without_text
+from unified.inference.context import Contexts, pack, picture_after, without
 from unified.model import Unified
 from unified.processes import rectified_flow
 from unified.processes.autoregressive import GREEDY
 from unified.recipes import packed
 from unified.sequence import Batch, Segment
 
-GUIDANCE = Guidance(text_scale=4.0, interval=(0.0, 1.0))
+GUIDANCE = Guidance.of({"text": 4.0}, interval=(0.0, 1.0))
 SHIFT = 3.0
 
 
@@ -117,7 +117,7 @@ def prompts(config: ConfigDict, rows: int) -> tuple[Contexts, Batch]:
     """Prompts, the same without their text, and the picture that comes after each."""
     lanes = layout(config)
     requests = [[Segment("two red apples left of a dog")]] * rows
-    requests = [*requests, *map(without_text, requests)]
+    requests = [*requests, *(without(request, "text") for request in requests)]
     contexts = pack(requests, lanes, tokenizer(config).encode, "generate", then="picture")
     return contexts, picture_after(contexts, lanes["vae"], lanes, "generate")
 

@@ -59,6 +59,7 @@ ALLOWED = {
         "unified.tokenizers",
     },
     "unified.generation": {"unified.sequence", "unified.processes"},
+    "unified.programmes": {"unified.sequence"},
     "unified.interop": LEAVES,
     "unified.training": {
         "unified.sequence",
@@ -77,6 +78,8 @@ ALLOWED = {
         "unified.interop",
         "unified.message",
         "unified.processes",
+        "unified.programmes",
+        "unified.tokenizers",
     },
     "unified.recipes": MODULES
     | {

@@ -85,7 +85,10 @@ def _run(args: argparse.Namespace, status: Status) -> str:
         from unified import devices, inference  # imports JAX
 
         devices.find()
-        return args.run(inference.load(args.checkpoint, keep_compiled=True, trust=args.trust), args)
+        model = inference.load(args.checkpoint, keep_compiled=True, trust=args.trust)
+        if isinstance(model, inference.PictureTokenizer):
+            raise ValueError(f"{args.checkpoint!r}: an autoencoder neither answers nor draws")
+        return args.run(model, args)
 
 
 def _mistake(error: BaseException) -> str | None:

@@ -122,7 +122,7 @@ def embed(params, x, t):
 def draw(graph, params, ids, lengths, seeds, guidance):
     """Pictures of 4 latents of width D; the dropped contexts are empty, and the first id alone."""
     backbone = nnx.merge(graph, params["backbone"])
-    held = {"without_text": jnp.zeros_like(lengths), "without_images": jnp.ones_like(lengths)}
+    held = {"text": jnp.zeros_like(lengths), "images": jnp.ones_like(lengths)}
     lengths = jnp.concatenate([held.get(name, lengths) for name in guidance.contexts])
     rows = jnp.concatenate([ids] * len(guidance.contexts))
     cache, tokens = prefill(backbone, params, rows, lengths, 0), block(lengths, 4)
@@ -138,7 +138,7 @@ def draw(graph, params, ids, lengths, seeds, guidance):
 @pytest.mark.slow
 def test_a_picture_of_a_batch_is_as_if_alone(model):
     request = (pack(CONTEXTS, SLOTS), LENGTHS, SEEDS)
-    guidance = Guidance(3.0, 1.5, (0.3, 1.0), "global")
+    guidance = Guidance.of({"text": 3.0, "images": 1.5}, interval=(0.3, 1.0), renorm="global")
     together = draw(*model, *request, guidance)
     alone = [draw(*model, *(a[i : i + 1] for a in request), guidance) for i in range(3)]
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
@@ -166,5 +166,5 @@ def test_a_picture_is_the_same_without_a_cache(model):
             velocity, draw_noise(SEEDS, (4, D)), rectified_flow.schedule(5, 2.0)
         )
 
-    got = draw(graph, params, ids, LENGTHS, SEEDS, Guidance(None))
+    got = draw(graph, params, ids, LENGTHS, SEEDS, Guidance())
     np.testing.assert_allclose(got, whole(params), atol=1e-4)

@@ -40,11 +40,14 @@ def test_noise_depends_on_the_seed_alone(noise):
     ("guidance", "want"),
     [
         (None, 2.0),
-        (Guidance(None), 2.0),
-        (Guidance(1.0, renorm="none"), 2.0),
-        (Guidance(3.0, None, (0.0, 1.0), "none"), 8.0),  # -1 + 3 (2 + 1)
-        (Guidance(3.0, 2.0, (0.0, 1.0), "none"), 15.5),  # 0.5 + 2 (8 - 0.5)
-        (Guidance(3.0, 2.0, None, "none"), 15.5),
+        (Guidance(), 2.0),
+        (Guidance.of({"text": 1.0}, renorm="none"), 2.0),
+        (Guidance.of({"text": 3.0}, interval=(0.0, 1.0), renorm="none"), 8.0),  # -1 + 3 (2 + 1)
+        (
+            Guidance.of({"text": 3.0, "images": 2.0}, interval=(0.0, 1.0), renorm="none"),
+            15.5,
+        ),  # 0.5 + 2 (8 - 0.5)
+        (Guidance.of({"text": 3.0, "images": 2.0}, interval=None, renorm="none"), 15.5),
     ],
 )
 def test_guidance_moves_the_point_that_is_reached(noise, guidance, want):
@@ -60,7 +63,7 @@ def test_dropped_contexts_are_evaluated_only_inside_the_interval(noise):
         jax.debug.callback(lambda t: rows.append((round(float(t), 2), x.shape[0])), t)
         return jnp.zeros_like(x)
 
-    guidance = Guidance(2.0, 2.0, (0.25, 0.75))
+    guidance = Guidance.of({"text": 2.0, "images": 2.0}, interval=(0.25, 0.75))
     jax.block_until_ready(generate_picture(velocity, noise, rectified_flow.schedule(5), guidance))
     jax.effects_barrier()
     assert sorted(rows, reverse=True) == [(1.0, 2), (0.75, 6), (0.5, 6), (0.25, 2)]
@@ -72,7 +75,7 @@ def test_guidance_at_all_times_compiles_no_step_without_it(noise):
     text = lambda interval: str(
         jax.make_jaxpr(lambda n: generate_picture(towards(TARGETS), n, times, interval))(noise)
     )
-    assert "cond[" in text(Guidance(2.0, None, (0.0, 0.9)))
-    assert "cond[" not in text(Guidance(2.0, None, None))
+    assert "cond[" in text(Guidance.of({"text": 2.0}, interval=(0.0, 0.9)))
+    assert "cond[" not in text(Guidance.of({"text": 2.0}, interval=None))
     assert Drawing().guidance([[Segment("a dog")]]).interval is None
     assert Drawing(interval=(0.0, 0.9)).guidance([[Segment("a dog")]]).interval == (0.0, 0.9)

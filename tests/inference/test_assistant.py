@@ -11,11 +11,12 @@ from flax import nnx
 from unified.inference import Drawing, engine
 from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
-from unified.inference.request import candidate_seed, read_seeds
+from unified.inference.request import read_seeds
 from unified.interop.release import flatten
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
 from unified.processes.autoregressive import GREEDY
+from unified.programmes.best_of import candidate_seed
 from unified.sequence import Example, Segment
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from unified.inference.context import pack, picture_after, without_images, without_text
+from unified.inference.context import pack, picture_after, without
 from unified.lanes import PatchLane, PictureLane, TextLane
 from unified.lanes.layout import Layout, Template
 from unified.sequence import OPEN, Segment
@@ -60,9 +60,9 @@ def test_a_picture_comes_right_after_each_context(contexts):
 
 def test_guidance_drops_the_last_text_or_all_pictures():
     request = [TEXT, PICTURE, Segment("last"), PICTURE]
-    assert without_text(request) == [TEXT, PICTURE, PICTURE]
-    assert without_images(request) == [TEXT, Segment("last")]
-    assert without_text([PICTURE]) == [PICTURE]
+    assert without(request, "text") == [TEXT, PICTURE, PICTURE]
+    assert without(request, "images") == [TEXT, Segment("last")]
+    assert without([PICTURE], "text") == [PICTURE]
 
 
 @pytest.mark.parametrize(

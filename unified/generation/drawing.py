@@ -53,16 +53,18 @@ class Drawing:
         self.guidance([])
 
     def guidance(self, requests: Sequence[Sequence[Segment]]) -> Guidance:
-        """A scale for each request, 1 where it has no such condition; None where none has it."""
-
-        def scale(modality: str, value: float) -> np.ndarray | None:
+        """A scale for each request, 1 where it has no such condition; no term where none has it."""
+        terms = {}
+        for drop, modality, value in (
+            ("text", "text", self.text_scale),
+            ("images", "image", self.image_scale),
+        ):
             has = [any(s.modality == modality for s in request) for request in requests]
-            return np.where(has, value, 1.0).astype(np.float32) if any(has) and value != 1 else None
-
-        return Guidance(
-            scale("text", self.text_scale),
-            scale("image", self.image_scale),
-            None if self.interval == (0, 1) else self.interval,  # all steps are at t > 0
-            self.renorm,
-            self.renorm_min,
+            if any(has) and value != 1:
+                terms[drop] = np.where(has, value, 1.0).astype(np.float32)
+        return Guidance.of(
+            terms,
+            interval=None if self.interval == (0, 1) else self.interval,  # all steps are at t > 0
+            renorm=self.renorm,
+            renorm_min=self.renorm_min,
         )

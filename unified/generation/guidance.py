@@ -1,13 +1,14 @@
-"""Classifier-free guidance with two conditions, text and pictures.
+"""Classifier-free guidance with any number of conditions.
 
-The velocity is pushed away from what the model would do without the text, and without the
-pictures it was given (Ho & Salimans 2022; two conditions as in InstructPix2Pix), and its norm is
-kept from growing (BAGEL). Each condition that is guided costs one more context: one more row of
-the batch per sample.
+The velocity is pushed away from what the model would do without the text, then from what it would
+do without the pictures it was given, and so on (Ho & Salimans 2022; two conditions as in
+InstructPix2Pix), and its norm is kept from growing (BAGEL). Each condition that is guided costs one
+more context: one more row of the batch per sample.
 """
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,31 +17,34 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Renorm = Literal["none", "global", "channel", "text_channel"]
-Scale = float | Float[Array | np.ndarray, "B"] | None
+Scale = float | Float[Array | np.ndarray, "B"]
 RENORMS = ("none", "global", "channel", "text_channel")
+
+
+CONDITIONAL = "conditional"  # the context of which nothing is dropped
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("text_scale", "image_scale", "interval", "renorm_min"),
-    meta_fields=("renorm",),
+    data_fields=("scales", "interval", "renorm_min"),
+    meta_fields=("drops", "renorm"),
 )
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """Scales and renormalisation. A pytree: new numbers do not compile anew.
+    """Terms, one after another, and renormalisation. A pytree: new numbers do not compile anew.
 
-    `text_scale`, `image_scale`: a number, or an array `[B]` with one for each sample. 1 leaves the
-        conditional velocity as it is, more pushes further; None says that there is no such
-        context. (BAGEL has no image guidance without text guidance; here each works alone.)
+    `drops`: what the context of each term lacks, "text" or "images". `scales`: of each, a number,
+        or an array `[B]` with one for each sample. 1 leaves the velocity as it is, more pushes
+        further. (BAGEL has no image guidance without text guidance; here each works alone.)
     `interval`: guidance acts at times lo < t <= hi; None: at all, and no other step is compiled.
     `renorm`: the guided velocity is scaled by clip(|conditional| / |guided|, renorm_min, 1), with
         norms over a whole sample (`global`; BAGEL takes them over the whole batch, which makes a
         sample depend on its neighbours) or over each token (`channel`); `text_channel` does so
-        per token after the text guidance and before the image guidance.
+        per token after the text guidance and before what follows.
     """
 
-    text_scale: Scale = 4.0
-    image_scale: Scale = None
+    drops: tuple[str, ...] = ()
+    scales: tuple[Scale, ...] = ()
     interval: tuple[float, float] | None = (0.4, 1.0)
     renorm: Renorm = "global"
     renorm_min: float = 0.0
@@ -49,12 +53,15 @@ class Guidance:
         if self.renorm not in RENORMS:
             raise ValueError(f"renorm must be one of {', '.join(RENORMS)}, got {self.renorm!r}")
 
+    @classmethod
+    def of(cls, terms: Mapping[str, Scale], **options: Any) -> "Guidance":
+        """The guidance of scales by what is dropped."""
+        return cls(tuple(terms), tuple(terms.values()), **options)
+
     @property
     def contexts(self) -> tuple[str, ...]:
         """The contexts needed, in the order of their rows in a batch."""
-        without_text = () if self.text_scale is None else ("without_text",)
-        without_images = () if self.image_scale is None else ("without_images",)
-        return ("conditional", *without_text, *without_images)
+        return (CONDITIONAL, *self.drops)
 
     def is_active(self, time: Float[Array, ""]) -> Bool[Array, ""]:
         low, high = self.interval or (0.0, 1.0)
@@ -62,28 +69,23 @@ class Guidance:
 
 
 def combine(
-    conditional: Float[Array, "B *tokens D"],
-    without_text: Float[Array, "B *tokens D"] | None,
-    without_images: Float[Array, "B *tokens D"] | None,
-    guidance: Guidance,
+    velocities: Mapping[str, Float[Array, "B *tokens D"]], guidance: Guidance
 ) -> Float[Array, "B *tokens D"]:
-    """The guided velocity, float32. A condition without a context (None) is not guided."""
-    conditional = conditional.astype(jnp.float32)
+    """The guided velocity, float32, from that of each context."""
+    conditional = velocities[CONDITIONAL].astype(jnp.float32)
     tokens, sample = -1, tuple(range(1, conditional.ndim))
-    guided = _push(conditional, without_text, guidance.text_scale)
-    if guidance.renorm == "text_channel":
-        guided = _renorm(guided, conditional, tokens, guidance.renorm_min)
-    guided = _push(guided, without_images, guidance.image_scale)
+    guided = conditional
+    for drop, scale in zip(guidance.drops, guidance.scales, strict=True):
+        guided = _push(guided, velocities[drop].astype(jnp.float32), scale)
+        if guidance.renorm == "text_channel" and drop == "text":
+            guided = _renorm(guided, conditional, tokens, guidance.renorm_min)
     if guidance.renorm in ("global", "channel"):
         axes = sample if guidance.renorm == "global" else tokens
         guided = _renorm(guided, conditional, axes, guidance.renorm_min)
     return guided
 
 
-def _push(velocity: jax.Array, without: jax.Array | None, scale: Any) -> jax.Array:
-    if without is None or scale is None:
-        return velocity
-    without = without.astype(jnp.float32)
+def _push(velocity: jax.Array, without: jax.Array, scale: Scale) -> jax.Array:
     scale = jnp.asarray(scale, jnp.float32)
     scale = scale.reshape(scale.shape + (1,) * (velocity.ndim - 1) * scale.ndim)
     return jnp.where(scale == 1, velocity, without + scale * (velocity - without))

@@ -1,7 +1,8 @@
 """Pictures from noise: rectified-flow sampling under guidance.
 
-The rows of the batch are contexts: first the conditional ones, then the same samples without
-text, then without pictures. A model computes and caches all of them once; every step reuses them.
+The rows of the batch are contexts: first the conditional ones, then the same samples without what
+each term of the guidance drops. A model computes and caches all of them once; every step reuses
+them.
 """
 
 from collections.abc import Callable
@@ -40,12 +41,7 @@ def generate_picture(
     def guided(x, t):
         rows = jnp.concatenate([x] * len(contexts))
         by_context = dict(zip(contexts, jnp.split(velocity(rows, t), len(contexts)), strict=True))
-        return combine(
-            by_context["conditional"],
-            by_context.get("without_text"),
-            by_context.get("without_images"),
-            guidance,
-        )
+        return combine(by_context, guidance)
 
     def conditional(x, t):
         return velocity(x, t).astype(jnp.float32)

@@ -31,19 +31,17 @@ from flax import nnx
 from unified.config import drawing, tokenizer
 from unified.generation.drawing import Drawing
 from unified.generation.text import cut
-from unified.inference import compiled, engine
+from unified.inference import engine
 from unified.inference.context import (
     Request,
     most_slots,
     pack,
     picture_after,
-    without_images,
-    without_text,
+    without,
 )
 from unified.inference.request import (
     Picture,
     Seeds,
-    candidate_seed,
     is_request,
     read_list,
     read_picture,
@@ -57,6 +55,7 @@ from unified.lanes import PictureLane
 from unified.lanes.layout import DRAW, TEXT
 from unified.model import Unified
 from unified.processes.autoregressive import Sampling
+from unified.programmes.best_of import best_of, texts_of
 from unified.sequence import Segment
 
 DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
@@ -171,11 +170,14 @@ class Assistant:
         """
         requests = read_requests(requests)
         how = dataclasses.replace(self.drawing, **drawing)
-        if how.candidates > 1 and task in how.read_back and any(map(_to_be_said, requests)):
-            return self._draw_best(requests, seeds, task, how)
+        each = read_seeds(seeds, len(requests))
+        if how.candidates > 1 and task in how.read_back and any(map(texts_of, requests)):
+            once = {**vars(how), "candidates": 1}
+            draw = lambda requests, seeds: self.draw(requests, seeds=seeds, task=task, **once)
+            asked = (how.candidates, how.read_back[task])
+            return best_of(requests, each.tolist(), *asked, draw=draw, score=self.score)
         lanes = [self._canvas(last_picture(request), task) for request in requests]
         drawn: dict[int, np.ndarray] = {}
-        each = read_seeds(seeds, len(requests))
         for lane in dict.fromkeys(lanes):
             chosen = [i for i, other in enumerate(lanes) if other == lane]
             pictures = self._in_batches(
@@ -228,37 +230,12 @@ class Assistant:
 
     def _draw(self, rows, seeds, lane: PictureLane, task: str, how: Drawing) -> list[np.ndarray]:
         guidance = how.guidance(rows)
-        dropped = {"without_text": without_text, "without_images": without_images}
-        stacked = [dropped.get(c, list)(row) for c in guidance.contexts for row in rows]
+        stacked = [without(row, drop) for drop in guidance.contexts for row in rows]
         contexts = pack(stacked, self.layout, self.tokenizer.encode, task, then="picture")
         block = picture_after(contexts, lane, self.layout, task)
         spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
         args = (contexts, block, seeds, guidance)
         return list(engine.draw(self.graph, self.params, *args, **spacing))
-
-    def _draw_best(self, requests: list[Request], seeds, task: str, how: Drawing) -> list:
-        """Of the candidates for each request, the one from which its text is read most surely.
-
-        A request without text has one candidate; the first is the picture that would be the only.
-        """
-        each = read_seeds(seeds, len(requests))
-        count = lambda request: how.candidates if _to_be_said(request) else 1
-        tries = [(i, k) for i, request in enumerate(requests) for k in range(count(request))]
-        pictures = self.draw(
-            [requests[i] for i, _ in tries],
-            seeds=[candidate_seed(each[i], k) for i, k in tries],
-            task=task,
-            **{**vars(how), "candidates": 1},
-        )
-        read = [
-            [*self._question((picture, how.read_back[task])), *_to_be_said(requests[i])]
-            for picture, (i, _) in zip(pictures, tries, strict=True)
-        ]
-        best: dict[int, tuple[float, np.ndarray]] = {}
-        for (i, _), score, picture in zip(tries, self.score(read), pictures, strict=True):
-            if i not in best or score > best[i][0]:
-                best[i] = score, picture
-        return [picture for _, picture in best.values()]
 
     def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
         """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.
@@ -297,43 +274,10 @@ class Assistant:
             raise ValueError(f"task={task!r}: the model was trained on {known}")
 
 
-def load(
-    checkpoint: str | os.PathLike | None = None,
-    *,
-    keep_compiled: bool = False,
-    trust: bool = False,
-    verify: bool = True,
-    **options,
-) -> Assistant:
-    """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
-
-    Default: the one that ships. `options` are those of `Assistant`. Raises FileNotFoundError for a
-    folder that is neither, ValueError for a damaged one and for parameters that do not fit the
-    config beside them.
-
-    A folder of weights is data, whoever made it: nothing of it is run, and its config may name code
-    of this package alone. `trust` allows any, as of a program of your own (SECURITY.md).
-    `verify` compares the parameters with the checksums that were saved beside them.
-
-    A request of a new shape (number of requests, length, steps) compiles for seconds.
-    `keep_compiled` keeps all that this process compiles for the next one, as `compiled.keep` says.
-    """
-    if keep_compiled:
-        compiled.keep()
-    path = models.DEFAULT if checkpoint is None else checkpoint
-    params, config = models.read(path, trust=trust, verify=verify)
-    model = models.assemble(params, _computed(config), path)
-    with models.config_of(path):
-        return Assistant(model, config, **options)
-
-
-def _computed(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config as this machine computes it: in float32 on a CPU.
-
-    There bfloat16 takes longer to compile (2 times) and to run (docs/LOG.md).
-    """
-    on_cpu = jax.default_backend() == "cpu" and config.get("compute_dtype") == "bfloat16"
-    return {**config, "compute_dtype": "float32"} if on_cpu else config
+def last_picture(request: Request) -> Any:
+    """Of a request, None if it has none."""
+    pictures = [s.content for s in request if s.modality == "image"]
+    return pictures[-1] if pictures else None
 
 
 def trained_tasks(config: Mapping[str, Any]) -> set[str]:
@@ -342,15 +286,3 @@ def trained_tasks(config: Mapping[str, Any]) -> set[str]:
     named = [source.get("tasks") or [source.get("task")] for source in sources]
     tasks = {task for names in named for task in names}
     return tasks if all(tasks) else set()
-
-
-def last_picture(request: Request) -> Any:
-    """Of a request, None if it has none."""
-    pictures = [s.content for s in request if s.modality == "image"]
-    return pictures[-1] if pictures else None
-
-
-def _to_be_said(request: Request) -> list[Segment]:
-    """The last text of a request, as what is to be predicted."""
-    texts = [segment for segment in request if segment.modality == "text"]
-    return [dataclasses.replace(text, role="target") for text in texts[-1:]]

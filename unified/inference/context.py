@@ -85,14 +85,12 @@ def picture_after(contexts: Contexts, lane: PictureLane, layout: Layout, task: s
     return Batch({text.name: marks, lane.name: lane.bare(after(lane.name))})
 
 
-def without_text(request: Request) -> list[Segment]:
-    """The request without its last text, as BAGEL's context for text guidance."""
+def without(request: Request, drop: str) -> list[Segment]:
+    """What a term of guidance leaves of a request: all but its last "text" (as BAGEL), all but its
+    "images"; all of it for any other."""
     texts = [i for i, segment in enumerate(request) if segment.modality == "text"]
-    return [segment for i, segment in enumerate(request) if i not in texts[-1:]]
-
-
-def without_images(request: Request) -> list[Segment]:
-    return [segment for segment in request if segment.modality == "text"]
+    lost = {"text": texts[-1:], "images": sorted({*range(len(request))} - {*texts})}.get(drop, [])
+    return [segment for i, segment in enumerate(request) if i not in lost]
 
 
 def most_slots(lane: Lane) -> int:

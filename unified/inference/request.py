@@ -88,11 +88,6 @@ def read_seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
     return np.array(each, np.int32)
 
 
-def candidate_seed(seed: int, k: int) -> int:
-    """The seed of candidate k; the first has that of the request."""
-    return int(np.random.SeedSequence((seed, k)).generate_state(1)[0] >> 1) if k else int(seed)
-
-
 def _with_pixels(segment: Segment) -> Segment:
     if segment.modality == "text":
         return segment
