@@ -69,6 +69,18 @@ class Tokens:
     stop: Array
     position: Array
 
+    @classmethod
+    def causal(cls, n: int, rows: int = 1) -> "Tokens":
+        """`n` tokens a row, each of which sees those before it and itself: text."""
+        clock = np.tile(np.arange(n, dtype=np.int32), (rows, 1))
+        return cls(clock, clock, np.full_like(clock, n), clock)
+
+    @classmethod
+    def block(cls, n: int, rows: int = 1) -> "Tokens":
+        """`n` tokens a row, which all see one another: a picture alone."""
+        clock = np.tile(np.arange(n, dtype=np.int32), (rows, 1))
+        return cls(clock, np.zeros_like(clock), np.full_like(clock, n), clock)
+
 
 @struct
 class Batch:
