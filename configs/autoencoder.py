@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         "shift": 0.0,
     }
 
-    source = "unified.data.emoji.tasks:EmojiSource"
+    source = "unified.worlds.emoji.tasks:EmojiSource"
     pictures = {"format": source, "tasks": {"generate": 1.0}}
     config.data = {
         "side": 64,  # pixels

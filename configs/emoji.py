@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         "candidates": 1,
         "read_back": {"generate": "describe the picture"},
     }
-    config.benchmark = {"module": "unified.evaluation.emoji", "examples_per_task": 16}
+    config.benchmark = {"module": "unified.worlds.emoji.benchmark", "examples_per_task": 16}
     return config
 
 
@@ -152,7 +152,7 @@ def model() -> dict:
 
 def data() -> dict:
     """Sources, condition dropout, and how the input is read."""
-    source = "unified.data.emoji.tasks:EmojiSource"
+    source = "unified.worlds.emoji.tasks:EmojiSource"
     return {
         "train": {
             "emoji": {

@@ -1,6 +1,6 @@
 """Teaches the model that ships something it does not know: `make finetune`, five minutes.
 
-Two emoji that were kept from its training (`unified/data/emoji/holdout.py`), among scenes that it
+Two emoji that were kept from its training (`unified/worlds/emoji/holdout.py`), among scenes that it
 draws already, so that it forgets less of them. In the end it and what it was before draw the same
 prompts with the same seeds. The text stream is frozen: it reads and answers as it did, bit for bit.
 
@@ -36,7 +36,7 @@ def get_config(path: str = ""):
     config.drawing.update({"steps": 12, "candidates": 1})
     config.data.update({"workers": 0, "threads": 2, "lookahead": 16})
 
-    emoji = "unified.data.emoji"
+    emoji = "unified.worlds.emoji"
     scenes = {"format": f"{emoji}.tasks:EmojiSource", "tasks": {"generate": 1.0}, "icons": 0.0}
     known = {**scenes, "split": "validation"}
     if path:

@@ -25,7 +25,7 @@ TASKS = {"generate": 5.0, "vqa": 2.5, "edit": 2.5}
 def get_config():
     config = emoji.get_config()
     source = {
-        "format": "unified.data.emoji.tasks:EmojiSource",
+        "format": "unified.worlds.emoji.tasks:EmojiSource",
         "world": WORLD,
         "icons": 0.0,
         "questions": 2,  # about a picture, at most
@@ -58,7 +58,7 @@ def get_config():
     )
     with config.ignore_type():
         config.benchmark = {
-            "module": "unified.evaluation.emoji",
+            "module": "unified.worlds.emoji.benchmark",
             "world": WORLD,
             "tasks": tuple(TASKS),
             "icons": False,

@@ -1,8 +1,8 @@
-"""Rebuilds unified/data/emoji/emoji64.parquet from the published packages it was made of.
+"""Rebuilds unified/worlds/emoji/emoji64.parquet from the published packages it was made of.
 
     pip install resvg-py pillow pyarrow numpy      # and npm, for `npm pack`
     python scripts/build_emoji.py --work /tmp/emoji --out emoji64.parquet
-    python scripts/build_emoji.py ... --compare unified/data/emoji/emoji64.parquet
+    python scripts/build_emoji.py ... --compare unified/worlds/emoji/emoji64.parquet
 
 A concept is kept where all of 3d, flat, modern and noto draw it; a skin tone where 3d and noto do.
 What the sources get wrong, and what may not be used, is handled where a comment says "Trap".

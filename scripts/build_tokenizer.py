@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from unified.data.emoji.tasks import TASKS, EmojiSource
 from unified.tokenizers.text import DEFAULT, MARKS
+from unified.worlds.emoji.tasks import TASKS, EmojiSource
 
 # Words and numbers below 100 with the blank before them, runs of anything else: as GPT-4, shorter.
 WORDS = r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+"

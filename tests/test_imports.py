@@ -60,6 +60,12 @@ ALLOWED = {
     },
     "unified.generation": {"unified.sequence", "unified.processes"},
     "unified.programmes": {"unified.sequence"},
+    "unified.worlds": {
+        "unified.data",
+        "unified.evaluation",
+        "unified.message",
+        "unified.sequence",
+    },
     "unified.interop": LEAVES,
     "unified.training": {
         "unified.sequence",

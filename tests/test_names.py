@@ -54,7 +54,7 @@ FOREIGN = [
     ("recipe", "unified.recipesque"),
     ("recipe", ".payload"),
     ("benchmark.module", "payload"),
-    ("benchmark.module", "unified.evaluation.judge"),
+    ("benchmark.module", "unified.worlds.emoji.judge"),
     ("data.train.emoji.format", "os:system"),
     ("data.train.emoji.format", "payload:build"),
     ("data.train.emoji.format", "unified.data.sources:np"),

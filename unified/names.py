@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 PLACES = {
-    "recipe": "unified.recipes",
-    "module": "unified.evaluation",
-    "format": "unified.data",
-    "part": "unified.parts",
+    "recipe": ("unified.recipes",),
+    "module": ("unified.evaluation", "unified.worlds"),
+    "format": ("unified.data", "unified.worlds"),
+    "part": ("unified.parts",),
 }
 NEEDED = {"recipe": "build", "module": "run"}  # functions of modules; the others are classes
 METHODS = {  # of those
@@ -49,9 +49,10 @@ def check(config: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     this package, naming the field and how to allow it."""
     for where, name in named(config):
         field = where.rpartition(".")[2]
+        places = " or ".join(PLACES[field])
         if not is_ours(field, name):
             raise ValueError(
-                f"{os.fspath(path)!r}: config.{where}={name!r} is no part of {PLACES[field]} that "
+                f"{os.fspath(path)!r}: config.{where}={name!r} is no part of {places} that "
                 "a folder of weights may name: if you trust who made it, and the code it names, "
                 "allow it with unified.load(path, trust=True), or --trust on the command line"
             )
@@ -75,8 +76,8 @@ def is_ours(field: str, name: str) -> bool:
     """
     if field in METHODS and ":" not in name:
         return name not in IMPORTING
-    module, place = name.partition(":")[0], PLACES[field]
-    if not f"{module}.".startswith(f"{place}."):
+    inside = tuple(f"{place}." for place in PLACES[field])
+    if not f"{name.partition(':')[0]}.".startswith(inside):
         return False
     try:
         found = find(field, name)
@@ -84,7 +85,7 @@ def is_ours(field: str, name: str) -> bool:
         return False
     part = getattr(found, NEEDED[field]) if field in NEEDED else found
     origin = getattr(part, "__module__", "")
-    made_here = f"{origin}.".startswith(f"{place}.") and origin not in IMPORTING
+    made_here = f"{origin}.".startswith(inside) and origin not in IMPORTING
     methods = METHODS.get(field, ())
     is_one = field in NEEDED or isinstance(part, type)
     return made_here and is_one and all(hasattr(part, method) for method in methods)

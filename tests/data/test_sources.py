@@ -256,7 +256,7 @@ def test_a_folder_of_any_size_is_parted_into_training_and_validation(tmp_path, n
 
 
 def test_a_source_by_import_path_and_refusals(tmp_path):
-    emoji = {"format": "unified.data.emoji.tasks:EmojiSource", "split": "validation", "length": 3}
+    emoji = {"format": "unified.worlds.emoji.tasks:EmojiSource", "split": "validation", "length": 3}
     assert len(open_source(emoji)) == 3
     with pytest.raises(ValueError, match="unknown format 'csv': use one of"):
         open_source({"format": "csv"})

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from unified.data.emoji.concept import ConceptSource
 from unified.evaluation import before_after, report
 from unified.sequence import Example, Segment
+from unified.worlds.emoji.concept import ConceptSource
 
-TAUGHT = {"format": "unified.data.emoji.concept:ConceptSource", "names": ("tiger",)}
+TAUGHT = {"format": "unified.worlds.emoji.concept:ConceptSource", "names": ("tiger",)}
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 EXAMPLE = Example((Segment("a dog"), Segment(PICTURE, role="target")), "draw")
 

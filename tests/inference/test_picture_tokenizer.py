@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import unified
-from unified.data.emoji.tasks import EmojiSource
 from unified.evaluation.reconstruction import psnr
+from unified.worlds.emoji.tasks import EmojiSource
 
 SHIPPED = "unified/checkpoints/autoencoder"
 

@@ -72,7 +72,7 @@ def make(folder: Path) -> Path:
     """A small model with random weights, released."""
     config = configs.complete(small(num_layers=1))
     config.model.backbone.joint = "all"
-    sources = {"emoji": {"format": "unified.data.emoji.tasks:EmojiSource", "length": 4}}
+    sources = {"emoji": {"format": "unified.worlds.emoji.tasks:EmojiSource", "length": 4}}
     with config.ignore_type():
         config.benchmark = {"module": "unified.evaluation.samples", "sources": sources}
     config.validation.tasks = ()

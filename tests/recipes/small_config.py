@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tests.recipes.small import small
-from unified.data.emoji.tasks import EmojiSource
+from unified.worlds.emoji.tasks import EmojiSource
 
 HERE = "tests.recipes.small_config"  # whatever name it is loaded by
 

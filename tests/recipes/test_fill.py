@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unified.data.emoji import tasks
 from unified.recipes import packed
 from unified.training import config as configs
+from unified.worlds.emoji import tasks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted([*CONFIGS.glob("emoji*.py"), CONFIGS / "quick.py"])

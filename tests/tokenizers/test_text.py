@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from unified.data.emoji.tasks import TASKS, EmojiSource
 from unified.tokenizers.text import MARKS, TextTokenizer
+from unified.worlds.emoji.tasks import TASKS, EmojiSource
 
 TOKENIZER = TextTokenizer()
 

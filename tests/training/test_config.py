@@ -104,7 +104,7 @@ def test_a_dict_that_names_no_kind_sets_fields_of_what_is_there():
     config = emoji("data.train.emoji={'icons': 0.5}", "benchmark={'examples_per_task': 3}")
     assert config.data.train.emoji.icons == 0.5
     assert "tasks" in config.data.train.emoji
-    assert config.benchmark.module == "unified.evaluation.emoji"
+    assert config.benchmark.module == "unified.worlds.emoji.benchmark"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 examples with the same seeds, and shown side by side."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from unified.data.sources import open_source
 from unified.evaluation import report, samples
 from unified.evaluation.card import Section
-from unified.evaluation.emoji import SUITES, Model, collect
-from unified.evaluation.judge import Verdict
 from unified.evaluation.metric import Metrics
+from unified.evaluation.model import Model
+from unified.evaluation.verdict import collect
 
 TIMES = ("before", "after")
 
@@ -44,8 +44,8 @@ def run(
     """Asks for the first `examples` examples of each source (specs as of `open_source`) and writes
     `metrics.json`, `samples.png` and `report.html`, with `shown` of each source.
 
-    What comes of a source that knows what is true of its examples, as `EmojiSource` does, is judged
-    like the benchmark of its kind: `before/<source>/all` and `after/<source>/all` are the rates. Of
+    What comes of a source that can `judge(i, output)` its examples, as `EmojiSource` does, is judged:
+    `before/<source>/all` and `after/<source>/all` are the rates. Of
     others the metrics are how many were asked.
     """
     metrics: Metrics = dict(extra or {})
@@ -55,7 +55,9 @@ def run(
         source: Any = open_source(spec)
         known = samples.readable(source, examples, model)
         made = {time: samples.ask(models[time], known, seed) for time in TIMES}
-        judged = judge(source, made) if hasattr(source, "truth") else {}
+        judged = {}
+        if hasattr(source, "judge"):
+            judged = {t: [source.judge(i, x) for i, x in enumerate(made[t])] for t in TIMES}
         for time, verdicts in judged.items():
             rates = collect(f"{time}/{name}", verdicts)
             metrics |= {k: v for k, v in rates.items() if k.startswith(f"{time}/{name}/all")}
@@ -70,15 +72,3 @@ def run(
             metrics |= {f"{time}/{name}/examples": float(len(known)) for time in TIMES}
     report.write(folder, metrics, sections, title)
     return metrics
-
-
-def judge(source: Any, made: Mapping[str, Sequence[Any]]) -> dict[str, list[Verdict]]:
-    """Verdicts on outputs for the first examples of a source of emoji, by the judges of their
-    kinds."""
-    judges = {(suite.task, suite.icons): suite.judge for suite in SUITES}
-    count = len(next(iter(made.values())))
-    truths = [source.truth(i) for i in range(count)]
-    return {
-        time: [judges[t.task, t.icon](t, output) for t, output in zip(truths, outputs, strict=True)]
-        for time, outputs in made.items()
-    }

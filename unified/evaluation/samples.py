@@ -11,8 +11,8 @@ from unified.data.pipeline import as_spans
 from unified.data.sources import BadRecord, Source, open_source
 from unified.evaluation import report
 from unified.evaluation.card import Card, Section
-from unified.evaluation.emoji import Model
 from unified.evaluation.metric import Metrics
+from unified.evaluation.model import Model
 from unified.sequence import Example, Segment
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from unified.data.emoji import icons, language, sprites, vocabulary
-from unified.data.emoji.holdout import is_held_out_concept, is_held_out_pair
-from unified.data.emoji.scene import OPPOSITE, fits, region, relation_of_groups
-from unified.data.emoji.tasks import TASKS, EmojiSource, held_out_pairs
-from unified.data.emoji.world import World
+from unified.worlds.emoji import icons, language, sprites, vocabulary
+from unified.worlds.emoji.holdout import is_held_out_concept, is_held_out_pair
+from unified.worlds.emoji.scene import OPPOSITE, fits, region, relation_of_groups
+from unified.worlds.emoji.tasks import TASKS, EmojiSource, held_out_pairs
+from unified.worlds.emoji.world import World
 
 SHAPES = {  # task -> (modality, role) of its segments
     "caption": [("image", "context"), ("text", "context"), ("text", "target")],

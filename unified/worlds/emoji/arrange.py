@@ -7,8 +7,8 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 
-from unified.data.emoji.language import Group
-from unified.data.emoji.scene import (
+from unified.worlds.emoji.language import Group
+from unified.worlds.emoji.scene import (
     SINGLE,
     Scene,
     Spot,
@@ -17,9 +17,9 @@ from unified.data.emoji.scene import (
     relation_of_groups,
     unit,
 )
-from unified.data.emoji.sprites import Style
-from unified.data.emoji.vocabulary import NOUNS, SIZES, STYLES
-from unified.data.emoji.world import MOST, World
+from unified.worlds.emoji.sprites import Style
+from unified.worlds.emoji.vocabulary import NOUNS, SIZES, STYLES
+from unified.worlds.emoji.world import MOST, World
 
 PARTITIONS = {  # number of things -> sizes of its groups, more likely ones repeated
     1: ((1,),),

@@ -59,7 +59,7 @@ class Concept:
 
 @functools.cache
 def _table():
-    path = importlib.resources.files("unified.data.emoji") / "emoji64.parquet"
+    path = importlib.resources.files("unified.worlds.emoji") / "emoji64.parquet"
     return pq.read_table(io.BytesIO(path.read_bytes()))
 
 

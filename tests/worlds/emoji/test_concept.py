@@ -3,11 +3,11 @@
 import pytest
 
 from configs.finetune import TAUGHT
-from unified.data.emoji import icons
-from unified.data.emoji.concept import ConceptSource
-from unified.data.emoji.holdout import is_held_out_concept
-from unified.data.emoji.scene import render
-from unified.evaluation.icon import judge_drawing
+from unified.worlds.emoji import icons
+from unified.worlds.emoji.concept import ConceptSource
+from unified.worlds.emoji.holdout import is_held_out_concept
+from unified.worlds.emoji.icon import judge_drawing
+from unified.worlds.emoji.scene import render
 
 
 def test_examples_show_the_concepts_named_and_no_other():

@@ -14,8 +14,8 @@ import functools
 
 import numpy as np
 
-from unified.data.emoji.scene import Scene, Thing, unit
-from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
+from unified.worlds.emoji.scene import Scene, Thing, unit
+from unified.worlds.emoji.vocabulary import BACKGROUNDS, NOUNS, SIZES, STYLES
 
 CELLS = 8
 BLAME = 0.5  # weight of energy left under the ink, which keeps templates from straddling things

@@ -6,7 +6,7 @@ Membership is a hash of the name, so it depends on neither seed, order nor the r
 import zlib
 from typing import Literal
 
-from unified.data.emoji import vocabulary
+from unified.worlds.emoji import vocabulary
 
 Split = Literal["train", "validation", "heldout", "concepts"]
 

@@ -8,22 +8,25 @@ example's sentence or picture, or, to an edit, the picture as it was.
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from unified.data.emoji.holdout import Split
-from unified.data.emoji.scene import Scene, render
-from unified.data.emoji.score import score_scene
-from unified.data.emoji.tasks import TASKS, EmojiSource, Truth, to_example
-from unified.evaluation import icon, judge, report
+from unified.evaluation import report
 from unified.evaluation.card import Card, Section
-from unified.evaluation.judge import Verdict
-from unified.evaluation.metric import Metrics, mean, rate
+from unified.evaluation.metric import Metrics
+from unified.evaluation.model import Model
 from unified.evaluation.reconstruction import psnr, ssim
-from unified.sequence import Segment
+from unified.evaluation.verdict import Verdict, collect
+from unified.worlds.emoji import judge
+from unified.worlds.emoji.holdout import Split
+from unified.worlds.emoji.scene import Scene, render
+from unified.worlds.emoji.score import score_scene
+from unified.worlds.emoji.tasks import TASKS, EmojiSource, to_example
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.verdicts import JUDGES
 
 OPEN_KINDS = ("tags", "definition")  # text of which many versions are right
 BLIND_EXAMPLES = 1000  # for the scores of those who do not look, where they cost little
@@ -39,29 +42,19 @@ TITLES = {
 }
 
 
-class Model(Protocol):
-    """What is evaluated. Pictures are uint8 `[H W 3]`; a request is what an example lets read."""
-
-    def answer(self, requests: Sequence[Sequence[Segment]], *, task: str) -> Sequence[str]: ...
-
-    def draw(
-        self, requests: Sequence[Sequence[Segment]], *, seeds: Sequence[int], task: str
-    ) -> Sequence[np.ndarray]: ...
-
-    def reconstruct(self, pictures: np.ndarray) -> np.ndarray:
-        """[n H W 3] through the model's own tokens of pictures and back."""
-
-
 Output = Any  # text, pixels, or the scene that they show
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """One task on scenes or on icons. `judge` takes text or pixels."""
+    """One task on scenes or on icons."""
 
     task: str
     icons: bool
-    judge: Callable[[Truth, Output], Verdict]
+
+    def judge(self, truth: Truth, output: Output) -> Verdict:
+        """Of text or pixels."""
+        return JUDGES[self.task, self.icons](truth, output)
 
     @property
     def name(self) -> str:
@@ -72,19 +65,7 @@ class Suite:
         return self.task in ("generate", "layout", "edit")
 
 
-SUITES = (
-    Suite("generate", False, judge.judge_scene),
-    Suite("edit", False, judge.judge_edit),
-    Suite("layout", False, judge.judge_layout),
-    Suite("caption", False, judge.judge_caption),
-    Suite("vqa", False, judge.judge_answer),
-    Suite("locate", False, judge.judge_boxes),
-    Suite("text", False, judge.judge_answer),
-    Suite("generate", True, icon.judge_drawing),
-    Suite("edit", True, icon.judge_drawing),
-    Suite("caption", True, icon.judge_caption),
-    Suite("vqa", True, judge.judge_answer),
-)
+SUITES = tuple(Suite(*key) for key in JUDGES)
 
 
 def run(
@@ -104,7 +85,7 @@ def run(
     """Measures `model` and writes `metrics.json`, `samples.png` and `report.html` into `folder`.
 
     `icons`: single pictures of any concept too, in the splits that have them. `world`: what
-    scenes are made of, fields of `data.emoji.world.World`. `shown`: examples of each task on the
+    scenes are made of, fields of `World`. `shown`: examples of each task on the
     page. `extra`: metrics measured elsewhere (losses), reported with the others. Metrics are named
     `split/task/measure`.
     """
@@ -186,33 +167,12 @@ def look_away(suite: Suite, known: Sequence[Truth]) -> list[Verdict]:
     return [suite.judge(truth, output) for truth, output in zip(known, outputs, strict=True)]
 
 
-def collect(name: str, verdicts: Sequence[Verdict], blind: Sequence[Verdict] = ()) -> Metrics:
-    """A rate, or a mean, of every measure over the verdicts that have it; `all` comes last."""
-    guessed = {key: float(np.mean(values)) for key, values in _columns(blind).items()}
-    metrics: Metrics = {}
-    for key, values in _columns(verdicts).items():
-        if all(isinstance(value, bool) for value in values):
-            metrics |= rate(f"{name}/{key}", map(bool, values), guessed.get(key))
-        else:
-            metrics |= mean(f"{name}/{key}", values, guessed.get(key))
-    return metrics
-
-
-def _columns(verdicts: Iterable[Verdict]) -> dict[str, list[bool | float]]:
-    columns: dict[str, list[bool | float]] = {}
-    for verdict in verdicts:
-        for key, value in verdict.measures.items():
-            columns.setdefault(key, []).append(value)
-    last = {"all": columns.pop("all")} if "all" in columns else {}
-    return columns | last
-
-
 def reconstruct(
     model: Model, split: Split, n: int, seed: int, world: Mapping[str, Any]
 ) -> tuple[Metrics, list[Card]]:
     """How near `n` pictures come back: PSNR (dB), SSIM, and what the parser still reads."""
     icons = split == "concepts"
-    suite = Suite("generate", icons, judge.judge_scene)
+    suite = Suite("generate", icons)
     scenes = [judge.known(truth.after) for truth in truths(suite, split, n, seed, world)]
     pictures = np.stack([render(scene) for scene in scenes])
     again = model.reconstruct(pictures)

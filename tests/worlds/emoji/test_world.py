@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from unified.data.emoji import arrange
-from unified.data.emoji.language import members
-from unified.data.emoji.parser import parse
-from unified.data.emoji.scene import render
-from unified.data.emoji.score import score_edit
-from unified.data.emoji.tasks import TASKS, EmojiSource
-from unified.data.emoji.world import EDITS, World, world
+from unified.worlds.emoji import arrange
+from unified.worlds.emoji.language import members
+from unified.worlds.emoji.parser import parse
+from unified.worlds.emoji.scene import render
+from unified.worlds.emoji.score import score_edit
+from unified.worlds.emoji.tasks import TASKS, EmojiSource
+from unified.worlds.emoji.world import EDITS, World, world
 
 SINGLE = {
     "side": 32,

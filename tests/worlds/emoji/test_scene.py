@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from unified.data.emoji import arrange, language, scene, sprites, vocabulary
-from unified.data.emoji.scene import Scene, Spot, Thing
-from unified.data.emoji.world import World
+from unified.worlds.emoji import arrange, language, scene, sprites, vocabulary
+from unified.worlds.emoji.scene import Scene, Spot, Thing
+from unified.worlds.emoji.world import World
 
 ANYTHING = World(any_pair=True)
 APPLE, DOG = "1f34e", "1f436"

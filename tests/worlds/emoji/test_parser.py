@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from unified.data.emoji import arrange, language
-from unified.data.emoji.parser import parse
-from unified.data.emoji.scene import Scene, Thing, render
-from unified.data.emoji.score import score_edit, score_facts, score_scene
-from unified.data.emoji.tasks import EmojiSource, Truth
-from unified.data.emoji.world import World
+from unified.worlds.emoji import arrange, language
+from unified.worlds.emoji.parser import parse
+from unified.worlds.emoji.scene import Scene, Thing, render
+from unified.worlds.emoji.score import score_edit, score_facts, score_scene
+from unified.worlds.emoji.tasks import EmojiSource
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.world import World
 
 COUNT = 100
 ANYTHING = World(any_pair=True)

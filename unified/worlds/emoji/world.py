@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from unified.data.emoji.holdout import is_held_out_pair
-from unified.data.emoji.scene import SINGLE, unit
-from unified.data.emoji.sprites import Style
-from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, STYLES
+from unified.worlds.emoji.holdout import is_held_out_pair
+from unified.worlds.emoji.scene import SINGLE, unit
+from unified.worlds.emoji.sprites import Style
+from unified.worlds.emoji.vocabulary import BACKGROUNDS, NOUNS, STYLES
 
 MOST = 4  # things in a scene
 QUESTIONS = ("what", "count", "colour", "where", "yes/no", "group", "background")

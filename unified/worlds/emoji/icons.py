@@ -9,13 +9,13 @@ import dataclasses
 import functools
 import random
 
-from unified.data.emoji import sprites
-from unified.data.emoji.edits import Edit
-from unified.data.emoji.holdout import is_held_out_concept
-from unified.data.emoji.questions import Question
-from unified.data.emoji.scene import Scene, Thing
-from unified.data.emoji.sprites import Concept, Style, concepts
-from unified.data.emoji.vocabulary import BACKGROUNDS
+from unified.worlds.emoji import sprites
+from unified.worlds.emoji.edits import Edit
+from unified.worlds.emoji.holdout import is_held_out_concept
+from unified.worlds.emoji.questions import Question
+from unified.worlds.emoji.scene import Scene, Thing
+from unified.worlds.emoji.sprites import Concept, Style, concepts
+from unified.worlds.emoji.vocabulary import BACKGROUNDS
 
 TONES = ("no", "light", "medium-light", "medium", "medium-dark", "dark")
 FAMILIES = (  # words that may replace one another in a name

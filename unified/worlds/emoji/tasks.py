@@ -4,21 +4,23 @@
 construction, and `EmojiSource.truth(i)` says what is true of example i.
 """
 
-import dataclasses
 import itertools
 import random
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from unified.data.emoji import arrange, edits, icons, language, questions, reading
-from unified.data.emoji.holdout import SPLITS, Split, is_held_out_pair
-from unified.data.emoji.language import Group
-from unified.data.emoji.scene import Scene, Thing, render
-from unified.data.emoji.vocabulary import NOUNS
-from unified.data.emoji.world import MOST, World
-from unified.data.emoji.world import world as make_world
+from unified.evaluation.verdict import Verdict
 from unified.sequence import Example, Segment
+from unified.worlds.emoji import arrange, edits, icons, language, questions, reading
+from unified.worlds.emoji.holdout import SPLITS, Split, is_held_out_pair
+from unified.worlds.emoji.language import Group
+from unified.worlds.emoji.scene import Scene, render
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.verdicts import JUDGES
+from unified.worlds.emoji.vocabulary import NOUNS
+from unified.worlds.emoji.world import MOST, World
+from unified.worlds.emoji.world import world as make_world
 
 TASKS = {
     "caption": 2.0,
@@ -38,34 +40,6 @@ def held_out_pairs(made: World) -> tuple[Group, ...]:
     """The pairs of this world's objects with a colour that training never shows."""
     pairs = ((name, colour) for name in made.nouns for colour in NOUNS[name].colours)
     return tuple(Group(1, name, c) for name, c in pairs if is_held_out_pair(c, name))
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """What is true of an example.
-
-    `before` is the picture that is read and `after` the picture to draw, where there is one;
-    `icon` says whether they are icons (one concept of 3,006) or scenes. `earlier` are questions
-    about `before` that were asked and answered first. `answer` is the text to write, out of
-    `choices` where the question has them. `kind` refines `task`. `place` is where an added thing
-    must be: a relation, and the thing it is seen from.
-    """
-
-    task: str
-    kind: str
-    prompt: str
-    answer: str = ""
-    choices: tuple[str, ...] = ()
-    earlier: tuple[tuple[str, str], ...] = ()
-    before: Scene | None = None
-    after: Scene | None = None
-    place: tuple[str, Thing] | None = None
-    icon: bool = False
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of a guess among the choices; 0 where there are none."""
-        return 1 / len(self.choices) if self.choices else 0.0
 
 
 class EmojiSource:
@@ -119,6 +93,11 @@ class EmojiSource:
         if not 0 <= i < self.length:
             raise IndexError(f"example {i} of {self.length}")
         return to_example(self.truth(i), origin=f"emoji/{self.split}/{self.seed}/{i}")
+
+    def judge(self, i: int, output: Any) -> Verdict:
+        """Of text or pixels made of example `i`."""
+        truth = self.truth(i)
+        return JUDGES[truth.task, truth.icon](truth, output)
 
     def truth(self, i: int) -> Truth:
         """What is true of example `i`."""

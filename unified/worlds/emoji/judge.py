@@ -4,43 +4,24 @@ Measures are named in the order of a table; `all` is the strict one: everything 
 and nothing else. A drawing is pixels, uint8 `[H W 3]`, or a scene that is known already.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from unified.data.emoji import language
-from unified.data.emoji.language import Facts, Group, members
-from unified.data.emoji.parser import parse
-from unified.data.emoji.scene import Scene, render
-from unified.data.emoji.score import score_edit, score_facts
-from unified.data.emoji.tasks import Truth
-from unified.data.emoji.vocabulary import BY_ID, NOUNS
 from unified.evaluation.metric import iou
+from unified.evaluation.verdict import Verdict
+from unified.worlds.emoji import language
+from unified.worlds.emoji.language import Facts, Group, members
+from unified.worlds.emoji.parser import parse
+from unified.worlds.emoji.scene import Scene, render
+from unified.worlds.emoji.score import score_edit, score_facts
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.vocabulary import BY_ID, NOUNS
 
 Drawing = Scene | np.ndarray
 Boxes = Sequence[tuple[tuple[str, str | None], tuple[int, ...]]]  # noun and colour, and where
 
 SAME_PLACE = 0.5  # IoU of two boxes that are taken for one place
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """`measures`: True or False make rates, numbers make means. `seen`: what was understood."""
-
-    measures: Mapping[str, bool | float]
-    seen: str = ""
-
-    @property
-    def is_correct(self) -> bool | None:
-        """The strict measure, None where there is none."""
-        return bool(self.measures["all"]) if "all" in self.measures else None
-
-    @property
-    def reason(self) -> str:
-        wrong = [name for name, good in self.measures.items() if good is False and name != "all"]
-        parts = [self.seen] if self.seen else []
-        return "; ".join(parts + ([f"wrong: {', '.join(wrong)}"] if wrong else []))
 
 
 def judge_answer(truth: Truth, text: str) -> Verdict:

@@ -6,13 +6,14 @@ import re
 
 import numpy as np
 
-from unified.data.emoji import icons, sprites
-from unified.data.emoji.parser import background_of
-from unified.data.emoji.scene import Scene, render
-from unified.data.emoji.sprites import concepts
-from unified.data.emoji.tasks import Truth
-from unified.data.emoji.vocabulary import BACKGROUNDS
-from unified.evaluation.judge import Verdict, known
+from unified.evaluation.verdict import Verdict
+from unified.worlds.emoji import icons, sprites
+from unified.worlds.emoji.judge import known
+from unified.worlds.emoji.parser import background_of
+from unified.worlds.emoji.scene import Scene, render
+from unified.worlds.emoji.sprites import concepts
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.vocabulary import BACKGROUNDS
 
 RIVALS = 99  # other concepts that a drawing could be taken for
 CELLS = 16  # cells a side by whose mean colours pictures are compared

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from unified.data.emoji import arrange, language, vocabulary
-from unified.data.emoji.language import Facts, Group, read, say
-from unified.data.emoji.world import World
+from unified.worlds.emoji import arrange, language, vocabulary
+from unified.worlds.emoji.language import Facts, Group, read, say
+from unified.worlds.emoji.world import World
 
 ANYTHING = World(any_pair=True)
 

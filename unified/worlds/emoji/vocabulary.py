@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unified.data.emoji import sprites
+from unified.worlds.emoji import sprites
 
 
 @dataclasses.dataclass(frozen=True)

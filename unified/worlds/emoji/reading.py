@@ -2,11 +2,11 @@
 
 import random
 
-from unified.data.emoji import icons, language, questions
-from unified.data.emoji.questions import Question
-from unified.data.emoji.scene import OPPOSITE, RELATIONS, Scene
-from unified.data.emoji.sprites import Concept
-from unified.data.emoji.world import World
+from unified.worlds.emoji import icons, language, questions
+from unified.worlds.emoji.questions import Question
+from unified.worlds.emoji.scene import OPPOSITE, RELATIONS, Scene
+from unified.worlds.emoji.sprites import Concept
+from unified.worlds.emoji.world import World
 
 LANGUAGES = {
     "zh": "chinese",

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from unified.data.emoji.tasks import TASKS, to_example
-from unified.evaluation import emoji, metric, report
+from unified.evaluation import metric, report
+from unified.worlds.emoji import benchmark as emoji
+from unified.worlds.emoji.tasks import TASKS, to_example
 
 N, SEED = 2, 5
 

@@ -3,8 +3,8 @@
 import dataclasses
 import random
 
-from unified.data.emoji.language import SURFACE, Group, members, phrase
-from unified.data.emoji.scene import (
+from unified.worlds.emoji.language import SURFACE, Group, members, phrase
+from unified.worlds.emoji.scene import (
     OPPOSITE,
     REGIONS,
     RELATIONS,
@@ -12,9 +12,9 @@ from unified.data.emoji.scene import (
     region,
     relation_of_groups,
 )
-from unified.data.emoji.sprites import COLOURS
-from unified.data.emoji.vocabulary import BACKGROUNDS, KINDS, NOUNS, NUMBERS
-from unified.data.emoji.world import QUESTIONS, World
+from unified.worlds.emoji.sprites import COLOURS
+from unified.worlds.emoji.vocabulary import BACKGROUNDS, KINDS, NOUNS, NUMBERS
+from unified.worlds.emoji.world import QUESTIONS, World
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,11 @@ import dataclasses
 
 import pytest
 
-from unified.data.emoji import icons
-from unified.data.emoji.scene import Scene, Thing, render
-from unified.data.emoji.sprites import concepts
-from unified.data.emoji.tasks import Truth
-from unified.data.emoji.vocabulary import NOUNS
-from unified.evaluation import icon, judge
+from unified.worlds.emoji import icon, icons, judge
+from unified.worlds.emoji.scene import Scene, Thing, render
+from unified.worlds.emoji.sprites import concepts
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.vocabulary import NOUNS
 
 FACTS = {"objects", "count", "colour", "binding", "position", "background", "style"}
 

@@ -15,10 +15,10 @@ import dataclasses
 import random
 import re
 
-from unified.data.emoji import vocabulary
-from unified.data.emoji.scene import Scene, Thing, relation_of_groups
-from unified.data.emoji.sprites import COLOURS
-from unified.data.emoji.vocabulary import BACKGROUNDS, NOUNS, NUMBERS, STYLES, article
+from unified.worlds.emoji import vocabulary
+from unified.worlds.emoji.scene import Scene, Thing, relation_of_groups
+from unified.worlds.emoji.sprites import COLOURS
+from unified.worlds.emoji.vocabulary import BACKGROUNDS, NOUNS, NUMBERS, STYLES, article
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import random
 from collections.abc import Sequence
 
-from unified.data.emoji import icons
-from unified.data.emoji.sprites import STYLES, Style, concepts
-from unified.data.emoji.tasks import EmojiSource, Truth
-from unified.data.emoji.vocabulary import BACKGROUNDS
+from unified.worlds.emoji import icons
+from unified.worlds.emoji.sprites import STYLES, Style, concepts
+from unified.worlds.emoji.tasks import EmojiSource
+from unified.worlds.emoji.truth import Truth
+from unified.worlds.emoji.vocabulary import BACKGROUNDS
 
 
 class ConceptSource(EmojiSource):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unified.data.emoji import sprites, vocabulary
+from unified.worlds.emoji import sprites, vocabulary
 
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))

@@ -4,12 +4,12 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from unified.data.emoji.arrange import colour_for, free_spot
-from unified.data.emoji.language import SURFACE, Group, members, phrase
-from unified.data.emoji.questions import refer
-from unified.data.emoji.scene import REGIONS, Scene, Spot, Thing, fits, relation
-from unified.data.emoji.vocabulary import NOUNS
-from unified.data.emoji.world import EDITS, World
+from unified.worlds.emoji.arrange import colour_for, free_spot
+from unified.worlds.emoji.language import SURFACE, Group, members, phrase
+from unified.worlds.emoji.questions import refer
+from unified.worlds.emoji.scene import REGIONS, Scene, Spot, Thing, fits, relation
+from unified.worlds.emoji.vocabulary import NOUNS
+from unified.worlds.emoji.world import EDITS, World
 
 
 @dataclasses.dataclass(frozen=True)

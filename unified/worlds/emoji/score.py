@@ -8,10 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unified.data.emoji.language import Facts, Group, members
-from unified.data.emoji.parser import parse
-from unified.data.emoji.scene import Scene, Thing, mask, relation, relation_of_groups, render, unit
-from unified.data.emoji.tasks import Truth
+from unified.worlds.emoji.language import Facts, Group, members
+from unified.worlds.emoji.parser import parse
+from unified.worlds.emoji.scene import (
+    Scene,
+    Thing,
+    mask,
+    relation,
+    relation_of_groups,
+    render,
+    unit,
+)
+from unified.worlds.emoji.truth import Truth
 
 REACH = 3  # pixels of 64 that a centre may be off
 DRIFT = 6.0  # mean change of a pixel, of 255, that counts as none (an autoencoder makes 2 to 4)
