@@ -263,9 +263,9 @@ def test_a_source_by_import_path_and_refusals(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(ValueError, match=r"source 'jsonl': .*'colour'"):
         open_source({"format": "jsonl", "path": str(tmp_path), "colour": 1})
-    message = r"no records; of the 1 in the files, rows=\[0.05, None\] leaves none"
+    message = r"no records; of the 1 in the files, rows=\[0, 0.05\] leaves none"
     with pytest.raises(ValueError, match=message):
-        open_source({"format": "jsonl", "path": str(tmp_path), "rows": [0.05, None]})
+        open_source({"format": "jsonl", "path": str(tmp_path), "rows": [0, 0.05]})
     with pytest.raises(ValueError, match=r"no \.tar files at .*, but \*\.jsonl"):
         open_source({"format": "webdataset", "path": str(tmp_path)})
     with pytest.raises(ValueError, match="unknown format '': use one of"):

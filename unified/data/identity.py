@@ -18,17 +18,14 @@ Fingerprint = dict[str, Any]
 # Steps of the golden ratio spread the records of a file evenly over the unit interval, whatever
 # their number: of any n that follow on one another, about f n lie in an interval of length f.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+EDGE = 0.05  # the first of one file in twenty is foremost, of the others the second
 
 
 def kept(
     parts: Sequence[Part], start: float | None, stop: float | None
 ) -> Sequence[int] | np.ndarray:
-    """The records with a place from `start` to `stop`, of which the foremost is moved to 0, so that
-    every share from 0 has one. Where a record is added that comes before it, it moves back: one may
-    leave such a share, but none except new ones enter it."""
+    """The records with a place from `start` to `stop`."""
     place = places(parts)
-    if len(place):
-        place[np.argmin(place)] = 0.0
     chosen = place >= (start or 0.0)
     if stop is not None and stop < 1:
         chosen &= place < stop
@@ -36,13 +33,33 @@ def kept(
 
 
 def places(parts: Sequence[Part]) -> np.ndarray:
-    """A number in [0, 1) for each record, float64 `[n]`, from its file's name and its number."""
-    each = [np.zeros(0, np.uint64)]
-    for file, num in parts:
-        digest = hashlib.blake2b(os.fsencode(file.name), digest_size=8).digest()
-        first = np.uint64(int.from_bytes(digest, "little"))
-        each.append(first + np.arange(num, dtype=np.uint64) * GOLDEN)
-    return (np.concatenate(each) >> np.uint64(11)) * 2.0**-53
+    """A number in [0, 1) for each record, float64 `[n]`, from its file's name and its number alone.
+
+    Of the first two of a file one has place 0, so that every share from 0 has it, and the other a
+    place from `EDGE` on. (No rule of names and numbers does this for files of one record.)
+    """
+    return np.concatenate([np.zeros(0), *(_places(file.name, num) for file, num in parts)])
+
+
+def _places(name: str, num: int) -> np.ndarray:
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=16).digest()
+    first, then = np.frombuffer(digest, "<u8") * 2.0**-64
+    foremost = int(first >= EDGE)
+    begin = np.uint64(EDGE * then * 2**64)  # where the foremost would be, so that all are spread
+    place = ((begin + np.arange(num, dtype=np.uint64) * GOLDEN) >> np.uint64(11)) * 2.0**-53
+    if foremost:
+        place = np.concatenate([[first], place])[:num]
+    place[foremost : foremost + 1] = 0.0
+    return place
+
+
+def is_coarse(
+    parts: Sequence[Part], num_kept: int, start: float | None, stop: float | None
+) -> bool:
+    """Whether far more or less is kept than the share, as of many small files."""
+    num_records = sum(num for _, num in parts)
+    share = (1.0 if stop is None else stop) - (start or 0.0)
+    return num_records >= 20 and abs(num_kept / num_records - share) > EDGE
 
 
 def fingerprint(parts: Sequence[Part]) -> Fingerprint:

@@ -58,9 +58,10 @@ class RecordSource(abc.ABC):
     field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
     each with the next of the alternative texts, `rows` keeps a part (start, stop) of the records:
     whole numbers count them, fractions are shares of them that stay as they are when records are
-    added (`identity.py`). Paths of pictures start at `image_root` (default: the folder of the file
-    that names them), and no file may lie outside of the folder `within`, if one is named. A picture
-    has at most `max_pixels` pixels, a record and a file 8 bytes for each.
+    added, and from 0 have one at least of a file of two or more (`identity.py`). Paths of pictures
+    start at `image_root` (default: the folder of the file that names them), and no file may lie
+    outside of the folder `within`, if one is named. A picture has at most `max_pixels` pixels, a
+    record and a file 8 bytes for each.
 
     A subclass sets `parts`: the files, each with the number of its records, in order. Raises
     ValueError for an option out of its range.
@@ -144,8 +145,16 @@ class RecordSource(abc.ABC):
         for file, _ in self.parts:
             if self.pictures.within is not None:
                 check_within(file, self.pictures.within)
-        if not quiet and (names := self.unread()):
+        if quiet:
+            return
+        if names := self.unread():
             log.warning("%s: fields that are not read: %s", self.parts[0][0], ", ".join(names))
+        if self.by_share and identity.is_coarse(self.parts, len(self.kept), *self.rows):
+            log.warning(
+                "%s: rows=%s keep %d of %d records, since a share from 0 has one of every file of "
+                "two or more: join small files",
+                *(self.parts[0][0], self.rows, len(self.kept), self.num_records),
+            )
 
     def unread(self) -> list[str]:
         """Fields of the first records that make no part of an example."""
