@@ -4,6 +4,8 @@ import base64
 import json
 import logging
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +59,56 @@ def test_fields_that_nobody_reads_are_named_at_the_start(tmp_path, caplog):
     assert caplog.messages == [
         f"{tmp_path}/train.jsonl: fields that are not read: caption, id",
         f"{tmp_path}/a.parquet: fields that are not read: wdith",
+    ]
+
+
+def test_a_field_that_nobody_reads_is_named_once_by_the_first_record_that_has_it(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        good = [{"text": "a", "id": 1}] * 9
+        source = write_jsonl(tmp_path, *good, *[{"imgae": "1.png", "text": "b", "id": 2}] * 40)
+        assert caplog.messages == [f"{tmp_path}/train.jsonl: fields that are not read: id"]
+        caplog.clear()
+        with ThreadPoolExecutor(8) as threads:
+            examples = list(threads.map(source.__getitem__, range(9, 49)))
+        assert says(examples[0]) == [">b"]
+        assert caplog.messages[0].endswith(": fields that are not read: imgae")
+        assert len(caplog.messages) == 1
+        again = pickle.loads(pickle.dumps(source))
+        assert says(again[9]) == [">b"] and len(caplog.messages) == 1
+        quiet = open_source({"format": "jsonl", "path": str(tmp_path)}, quiet=True)
+        assert says(quiet[9]) == [">b"] and len(caplog.messages) == 1
+
+
+def test_names_that_differ_from_record_to_record_are_not_all_told(tmp_path, caplog):
+    source = write_jsonl(tmp_path, *({"text": "a", f"n{i}": 1} for i in range(200)))
+    with caplog.at_level(logging.WARNING):
+        assert all(says(source[i]) == [">a"] for i in range(200))
+    assert 10 < len(caplog.messages) < 60
+
+
+@pytest.mark.parametrize(
+    ("null", "field"),
+    [
+        ({"image": None}, "image"),
+        ({"image": {"bytes": None, "path": None}}, "image"),
+        ({"file_name": None}, "file_name"),
+        ({"image_list": None}, "image_list"),
+    ],
+)
+def test_a_picture_that_is_null_is_told_once_where_the_record_is_text_alone(
+    tmp_path, caplog, null, field
+):
+    (tmp_path / "1.png").write_bytes(png(1))
+    with caplog.at_level(logging.WARNING):
+        source = write_jsonl(
+            tmp_path,
+            {**null, "image": "1.png", "caption": "seen"},
+            {**null, "text": "alone"},
+            {**null, "conversations": turns("why?", "so")},
+        )
+        assert [says(x) for x in source] == [["seen", ">1"], [">alone"], ["why?", ">so"]]
+    assert caplog.messages == [
+        f"{tmp_path}/train.jsonl:2: {field} is null, so it is text alone, as may be others"
     ]
 
 

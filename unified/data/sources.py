@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,11 @@ FORMATS = {
     "array_record": "unified.data.source_array_record:ArrayRecordSource",
     "tfds": "unified.data.source_tfds:TfdsSource",
 }
-LOOKED_AT = 8  # records, for fields that nobody reads
+LOOKED_AT = 8  # records, for fields that nobody reads, before any is an example
+MOST_TOLD = 50  # such fields: records may have names of their own for each
 UNREAD = ...  # what a reader gives for a field of a record that it does not read
+
+_telling = threading.Lock()  # of all sources: one that is pickled has none of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,8 @@ class RecordSource(abc.ABC):
         self.rows: tuple[Any, ...] = tuple(rows)
         self.image_root = image_root
         self.pictures = Pictures(max_pixels, within)
+        self.quiet = False
+        self.told: set[str] = set()  # fields, of which it has been said that nobody reads them
 
     @abc.abstractmethod
     def read(self, part: int, row: int) -> Mapping[str, Any]:
@@ -145,10 +151,12 @@ class RecordSource(abc.ABC):
         for file, _ in self.parts:
             if self.pictures.within is not None:
                 check_within(file, self.pictures.within)
+        self.quiet = quiet
         if quiet:
             return
         if names := self.unread():
-            log.warning("%s: fields that are not read: %s", self.parts[0][0], ", ".join(names))
+            said = one_line(", ".join(names))
+            log.warning("%s: fields that are not read: %s", self.parts[0][0], said)
         if self.by_share and identity.is_coarse(self.parts, len(self.kept), *self.rows):
             log.warning(
                 "%s: rows=%s keep %d of %d records, since a share from 0 has one of every file of "
@@ -164,7 +172,21 @@ class RecordSource(abc.ABC):
                 found |= record.unread(self.fields(*self.place(int(number))))
             except Exception:  # a bad record, which is told where it is met
                 continue
+        self.told |= found
         return sorted(map(one_line, found))
+
+    def _tell(self, fields: Mapping[str, Any], origin: str) -> None:
+        """Logs fields that make no part of an example, where each is met first."""
+        found = record.unread(fields)
+        nulls = {f"{name} is null" for name in record.no_picture(fields)}
+        if self.quiet or found | nulls <= self.told or len(self.told) > MOST_TOLD:
+            return
+        with _telling:
+            new, self.told = (found | nulls) - self.told, self.told | found | nulls
+        if unread := sorted(map(one_line, new & found)):
+            log.warning("%s: fields that are not read: %s", origin, one_line(", ".join(unread)))
+        for null in sorted(new & nulls):
+            log.warning("%s: %s, so it is text alone, as may be others", origin, null)
 
     def __len__(self) -> int:
         return len(self.kept) * self.variants
@@ -176,13 +198,16 @@ class RecordSource(abc.ABC):
         part, row = self.place(int(self.kept[number]))
         origin = one_line(f"{self.parts[part][0]}:{self.name(part, row)}", 5000)
         try:
-            return record.to_example(
-                self.fields(part, row),
+            fields = self.fields(part, row)
+            example = record.to_example(
+                fields,
                 origin=origin,
                 task=self.task,
                 variant=variant,
                 picture=lambda value: self.picture(value, part),
             )
+            self._tell(fields, origin)
+            return example
         except Exception as error:  # the one border: readers and decoders raise what they like
             return BadRecord(origin, one_line(f"{type(error).__name__}: {error}"))
 
