@@ -94,10 +94,10 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 def _check_range(image: Image.Image) -> None:
     """Raises ValueError for colours of 16 bits, of which Pillow leaves the high 8, that are nearly
     black: where nothing is transparent, which would be white."""
-    highest = [high for _, high in image.getextrema()]
-    if len(highest) == 4 and image.getextrema()[3][0] == 255:
-        highest.pop()
-    check_range(max(highest) << 8 | 255, 16)
+    lowest, highest = np.array(image.getextrema()).T
+    if len(highest) == 4 and lowest[3] == 255:
+        highest = highest[:3]
+    check_range(int(highest.max()) << 8 | 255, 16)
 
 
 def _too_large(what: str, max_pixels: int) -> str:
