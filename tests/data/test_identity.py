@@ -104,12 +104,23 @@ def test_a_source_that_has_changed_since_is_told_in_one_line(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_lines_in_another_order_are_other_data_of_the_same_size(tmp_path):
+    digests = {
+        lines(tmp_path / str(i), "a.jsonl", *numbers).fingerprint()["digest"]
+        for i, numbers in enumerate([range(10, 99), range(98, 9, -1), range(10, 99)])
+    }
+    assert len(digests) == 2
+    large = [range(100_000, 110_000), [*range(100_000, 109_998), 109_999, 109_998]]  # only its end
+    first, second = (lines(tmp_path / f"l{i}", "a.jsonl", *x) for i, x in enumerate(large))
+    assert first.fingerprint()["digest"] != second.fingerprint()["digest"]
+
+
 def test_sources_that_come_and_go_are_told_too():
     one, other = {"records": 3}, {"records": 4}
     said = list(identity.changes({"a": one, "b": one}, {"b": one, "c": other}))
     assert said == ["source a: is no longer there", "source c: is new"]
     (said,) = identity.changes({"a": one | {"digest": "x"}}, {"a": one | {"digest": "y"}})
-    assert "has changed since the run was saved (names or sizes of files)" in said
+    assert "has changed since the run was saved (names, sizes or content of files)" in said
 
 
 def test_the_processes_of_a_run_keep_what_the_sources_held():

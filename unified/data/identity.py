@@ -18,6 +18,7 @@ Fingerprint = dict[str, Any]
 # Steps of the golden ratio spread the records of a file evenly over the unit interval, whatever
 # their number: of any n that follow on one another, about f n lie in an interval of length f.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+LOOKED_AT = 2**16  # bytes of either end of a file, to see whether it is another
 EDGE = 0.05  # the first of one file in twenty is foremost, of the others the second
 
 
@@ -63,14 +64,26 @@ def is_coarse(
 
 
 def fingerprint(parts: Sequence[Part]) -> Fingerprint:
-    """Cheap to make and to keep: counts, and a digest of the names and sizes of the files."""
-    sizes = [file.stat().st_size if file.is_file() else 0 for file, _ in parts]
-    digest = hashlib.blake2b(digest_size=8)
-    for (file, num), size in zip(parts, sizes, strict=True):
+    """Cheap to make and to keep: counts, and a digest of the names and sizes of the files and of
+    what they begin and end with."""
+    sizes, digest = [], hashlib.blake2b(digest_size=8)
+    for file, num in parts:
+        size, ends = _ends(file) if file.is_file() else (0, b"")
+        sizes.append(size)
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(file.name), num, size))
+        digest.update(hashlib.blake2b(ends).digest())
     num_records = sum(num for _, num in parts)
     counts = {"records": num_records, "files": len(parts), "bytes": sum(sizes)}
     return {**counts, "digest": digest.hexdigest()}
+
+
+def _ends(file: Path) -> tuple[int, bytes]:
+    """The size of a file, its first and its last bytes."""
+    with file.open("rb") as content:
+        first = content.read(LOOKED_AT)
+        size = content.seek(0, os.SEEK_END)
+        content.seek(max(0, size - LOOKED_AT))
+        return size, first + content.read(LOOKED_AT)
 
 
 def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Iterator[str]:
@@ -82,7 +95,7 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
         elif old != new:
             counts = [what for what in new if what != "digest" and old.get(what) != new[what]]
             how = ", ".join(f"{what} from {old.get(what)} to {new[what]}" for what in counts)
-            how = how or "names or sizes of files"
+            how = how or "names, sizes or content of files"
             yield (
                 f"source {name} has changed since the run was saved ({how}): the order of its "
                 "examples is another from here on"
