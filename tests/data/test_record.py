@@ -1,6 +1,7 @@
 """The forms in which people's records come, what is told of them, and where paths may lead."""
 
 import base64
+import io
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.data.test_sources import png, says, turns, write_jsonl
 from unified.data import source_parquet
@@ -117,12 +119,13 @@ def test_a_picture_that_is_null_is_told_once_where_the_record_is_text_alone(
     [
         TEXT,
         f"data:image/png;base64,{TEXT}",
+        f" DATA:image/png;BASE64,{TEXT}",
         "\r\n".join(LONG[i : i + 76] for i in range(0, len(LONG), 76)),
         LONG.replace("+", "-").replace("/", "_"),
         TEXT.rstrip("="),
         f" {TEXT}\n",
     ],
-    ids=["plain", "URI", "lines", "urlsafe", "no padding", "spaces"],
+    ids=["plain", "URI", "URI in capitals", "lines", "urlsafe", "no padding", "spaces"],
 )
 def test_base64_of_every_kind_is_read(text):
     assert Pictures()(text, None)[0, 0].tolist() == [7, 0, 0]
@@ -132,7 +135,9 @@ def test_base64_of_every_kind_is_read(text):
     ("text", "message"),
     [
         ("cat.png", "a picture that is a string is base64, not 'cat.png'"),
+        ("cat.png", r"a path is that of a field `file_name`, as with columns=\{'file_name': ...\}"),
         ("https://x.org/1.png", "is a URL: pictures are not fetched; give the bytes"),
+        (" HTTPS://x.org/1.png", "is a URL: pictures are not fetched; give the bytes"),
         ("data:image/svg+xml,<svg/>", "a data: URI of a picture is of base64"),
         ("", "not a picture of a known format"),
     ],
@@ -157,14 +162,51 @@ def test_nulls_within_a_struct_are_not_there(tmp_path):
     assert "none.png" in source[4].reason and "No such file" in source[4].reason
     with pytest.raises(ValueError, match=r"has no 'bytes' and no 'path', only \['url'\]"):
         Pictures()({"url": "x"}, None)
+    for empty in (b"", ""):
+        assert Pictures()({"bytes": empty, "path": "7.png"}, tmp_path)[0, 0].tolist() == [7, 0, 0]
+    for nothing in ({"bytes": None, "path": None}, {"bytes": b""}, {"path": None}):
+        with pytest.raises(
+            ValueError, match="a picture whose 'bytes' and 'path' are null or empty"
+        ):
+            Pictures()(nothing, tmp_path)
+    assert Pictures()({"bytes": np.zeros((2, 2), np.uint8)}, None).shape == (2, 2, 3)
+    nulls = [{"bytes": None, "path": None}, {"bytes": PNG, "path": None}]
+    bad = parquet(tmp_path, {"image_list": nulls, "instruction_list": ["a"]})[0]
+    assert bad.reason.endswith("a picture whose 'bytes' and 'path' are null or empty")
 
 
 def test_jsonl_takes_data_uris_and_structs_beside_paths(tmp_path):
     (tmp_path / "7.png").write_bytes(PNG)
     uri = f"data:image/png;base64,{TEXT}"
-    pictures = ["7.png", uri, {"bytes": TEXT}, {"path": "7.png", "bytes": None}]
+    pictures = [
+        "7.png",
+        uri,
+        f" {uri.replace('data', 'DATA')}",
+        {"bytes": TEXT},
+        {"path": "7.png", "bytes": None},
+    ]
     source = write_jsonl(tmp_path, *({"image": x, "caption": "c"} for x in pictures))
-    assert [says(source[i]) for i in range(4)] == [["c", ">7"]] * 4
+    assert [says(source[i]) for i in range(5)] == [["c", ">7"]] * 5
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_base64_in_place_of_a_path_says_what_to_give_and_not_all_of_itself(tmp_path, kind):
+    file = io.BytesIO()
+    Image.new("RGB", (60, 50)).save(file, kind)
+    text = base64.b64encode(file.getvalue()).decode()
+    source = write_jsonl(tmp_path, {"image": text, "caption": "c"})
+    assert source[0].reason == (
+        f"ValueError: no file '{text[:40]}'...; if it is base64, give a data: URI or "
+        "{'bytes': ...}"
+    )
+
+
+def test_a_column_of_paths_is_read_as_file_names(tmp_path):
+    (tmp_path / "7.png").write_bytes(PNG)
+    table = parquet(tmp_path, {"image": "7.png", "caption": "c"})
+    assert "a path is that of a field `file_name`" in table[0].reason
+    spec = {"format": "parquet", "path": str(tmp_path), "columns": {"file_name": "image"}}
+    assert says(open_source(spec)[0]) == ["c", ">7"]
 
 
 def test_a_table_of_which_nothing_is_read_says_what_it_has(tmp_path):

@@ -21,7 +21,7 @@ RELATED = {  # endings that people give to files of a kind, or to what they take
     ".tar": (".wds",),
 }
 MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"PK\x03\x04")
-URL = re.compile(r"[a-z][a-z0-9+.-]+://|(https?|ftp|gs|s3|hf):/", re.IGNORECASE)
+URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|(https?|ftp|gs|s3|hf):/)", re.IGNORECASE)
 COMPRESSED = "compressed, so without random access: uncompress it"
 
 
@@ -87,7 +87,9 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     name = os.fspath(path)
     if URL.match(name):
-        raise ValueError(f"{name!r} is a URL: pictures are not fetched; load it to a file first")
+        raise ValueError(
+            f"{name[:80]!r} is a URL: pictures are not fetched; load it to a file first"
+        )
     at_once = getattr(os, "O_NONBLOCK", 0)
     without_waiting = lambda name, flags: os.open(name, flags | at_once)
     with open(name, "rb", opener=without_waiting) as file:
