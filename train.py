@@ -34,6 +34,7 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
+from unified.status import Warnings
 from unified.training import config as configs
 from unified.training import host as beside
 from unified.training import memory, processes
@@ -80,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     args, overrides = parse(sys.argv[1:] if argv is None else argv)
     memory.keep_freed_memory()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(Warnings())
         try:
             if args.distributed:
                 processes.join()
