@@ -181,6 +181,7 @@ def test_a_platform_that_is_not_there_is_a_line(platform, tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"error: JAX_PLATFORMS={platform}: " in done.stderr
+    assert '".[gpu]"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 
