@@ -8,7 +8,7 @@ from unified.training import processes
 @pytest.mark.parametrize("address", ["nohost", "", "host:", ":1", "host:port", "a host:1"])
 def test_an_address_that_is_none_is_named_with_its_form(monkeypatch, address):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)
-    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS='.*' must be host:port of the"):
+    with pytest.raises(ValueError, match=r"JAX_COORDINATOR_ADDRESS='.*' must be host:port of the"):
         processes.join()
 
 
