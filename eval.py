@@ -25,6 +25,7 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release, run
 from unified.message import one_line
+from unified.status import Warnings
 from unified.training import config as configs
 from unified.training.check import check_ranges
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         devices.find()
         folder = args.output or default_output(args.checkpoint)
         model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
-        with models.config_of("" if args.config else args.checkpoint):
+        with Warnings(), models.config_of("" if args.config else args.checkpoint):
             values = models.recipe_of(config).evaluate(model, config, folder)
     except (OSError, ValueError, BadRecordsError) as error:
         if sys.flags.dev_mode:

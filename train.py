@@ -14,7 +14,10 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +34,7 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
+from unified.status import Warnings
 from unified.training import config as configs
 from unified.training import host as beside
 from unified.training import memory, processes
@@ -77,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     args, overrides = parse(sys.argv[1:] if argv is None else argv)
     memory.keep_freed_memory()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(Warnings())
         try:
             if args.distributed:
                 processes.join()
@@ -338,9 +343,30 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
         model = nnx.merge(run.setup.task.model, params)
         folder = run.workdir / "evaluation"
         values = run.recipe.evaluate(model, run.config, folder, validated or None)
-    run.display.print(
-        report.table(values, f"evaluation after {int(state.step)} steps", report.LINES)
-    )
+    said = left(run.workdir, folder, run.recipe)
+    lines = report.LINES - len(said)
+    run.display.print(report.table(values, f"evaluation after {int(state.step)} steps", lines))
+    for line in said:
+        run.display.print(line)
+
+
+def left(workdir: Path, folder: Path, recipe: ModuleType) -> list[str]:
+    """Where the report of an evaluation is, and a command to try the model with."""
+    said = []
+    if (page := folder / report.PAGE).exists():
+        said.append(f"report   {page}")
+    if hasattr(recipe, "decode_text"):  # what `unified` needs of a recipe
+        out = shlex.join(["--checkpoint", str(workdir), "-o", str(workdir / "cat.png")])
+        said.append(f'try      {draws()} "a purple cat" {out}')
+    return said
+
+
+def draws() -> str:
+    """The command that draws, which is on the path only where the environment is activated."""
+    beside = Path(sys.executable).with_name("unified")
+    if shutil.which("unified") or not beside.exists():
+        return "unified generate"
+    return f"{os.path.relpath(beside)} generate"
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

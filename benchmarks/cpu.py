@@ -13,7 +13,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,8 +138,8 @@ def _slots(lane) -> int:
     return lane.tokens.clock.shape[1]
 
 
-def run(quick: bool, pairs: int, seconds: float) -> list[Result]:
-    """Checks and measures every case. Raises AssertionError where the two sides differ."""
+def run(quick: bool, pairs: int, seconds: float) -> Iterator[Result]:
+    """Checks and measures case by case. Raises AssertionError where the two sides differ."""
     config = settings(quick)
     network = workload.Network.of(config)
     tokens, steps = (4, 2) if quick else (64, 24)
@@ -155,11 +155,15 @@ def run(quick: bool, pairs: int, seconds: float) -> list[Result]:
         lambda: decoding(config, network, model(), 8, tokens),
         lambda: sampling(config, network, model(), 4, steps),
     ]
-    results = []
     for case in (m() for m in make):
         case.ours(), case.torch()
-        results.append(Result(case, timing.race(case.ours, case.torch, pairs, seconds)))
-    return results
+        yield Result(case, timing.race(case.ours, case.torch, pairs, seconds))
+
+
+def line(result: Result) -> str:
+    case, race = result
+    ours, theirs = (f"{x.least * 1e3:.1f} ms" for x in (race.ours, race.theirs))
+    return f"{case.name}: ours {ours}, torch {theirs}, torch / ours {race.ratio:.2f}"
 
 
 def show(results: list[Result]) -> None:
@@ -200,7 +204,12 @@ def main() -> None:
     if flags.quick:  # compiles more than it computes
         flag = " --xla_backend_optimization_level=0"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flag
-    show(run(flags.quick, *((2, 0.0) if flags.quick else (flags.pairs, flags.seconds))))
+    print("checking and measuring case by case", flush=True)
+    results = []
+    for result in run(flags.quick, *((2, 0.0) if flags.quick else (flags.pairs, flags.seconds))):
+        print(line(result), flush=True)
+        results.append(result)
+    show(results)
 
 
 if __name__ == "__main__":

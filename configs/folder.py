@@ -6,8 +6,8 @@ The folder holds pictures and a `.jsonl` file, one record a line:
     {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image> what is it?"},
                                          {"from": "gpt", "value": "a cat"}]}    answers
 
-About a twentieth of the records, spread over the files and one at least, is held out for
-validation. A record stays on its side when others are added.
+About a twentieth of the records, spread over the files, is held out for validation: one at least
+of a file of two or more (join small files). A record stays on its side when others are added.
 
 All else is that of `configs/emoji.py`, a run of minutes that starts from nothing but the
 autoencoder. Say how long to train, and fit the rows to your data:

@@ -14,6 +14,6 @@ def find() -> list[jax.Device]:
         what = f"JAX_PLATFORMS={asked}" if asked else "the devices of this machine"
         why = " ".join(str(error).split()).partition(" (")[0] or "not there"
         raise ValueError(
-            f"{what}: {why}; unset JAX_PLATFORMS, set it to cpu, or install JAX for the platform "
-            "(jax[cuda12], jax[tpu])"
+            f"{what}: {why}; unset JAX_PLATFORMS, set it to cpu, or install JAX for the platform: "
+            'pip install ".[gpu]" or ".[tpu]"'
         ) from error

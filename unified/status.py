@@ -1,4 +1,4 @@
-"""What a command is doing, on one line of standard error."""
+"""What a command is doing, on one line of standard error; warnings of a program, a line each."""
 
 import logging
 import time
@@ -66,3 +66,23 @@ class Status(logging.Handler):
                 self.stream.flush()
         except (OSError, ValueError):  # nobody reads it; it may even be closed
             self.stream = None
+
+
+class Warnings(logging.Handler):
+    """Warnings of this package as lines of a program: `warning  ...`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.logger = logging.getLogger("unified")
+
+    def __enter__(self) -> "Warnings":
+        self.logger.addHandler(self)
+        self.logger.propagate = False  # else the root says them once more
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.logger.propagate = True
+        self.logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"warning  {one_line(record.getMessage())}", flush=True)

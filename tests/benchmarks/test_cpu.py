@@ -1,5 +1,7 @@
 """The benchmark compares what it measures: both sides give the same losses, texts and pictures."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def cpu():
 
 @pytest.mark.parity
 def test_both_sides_agree_and_every_case_is_measured(cpu):
-    results = cpu.run(quick=True, pairs=2, seconds=0.0)
+    results = list(cpu.run(quick=True, pairs=2, seconds=0.0))
     assert [r.case.name.split(",")[0] for r in results] == [
         "train step",
         "decode",
@@ -22,6 +24,9 @@ def test_both_sides_agree_and_every_case_is_measured(cpu):
         "draw 4 pictures",
     ]
     assert all(r.race.ratio > 0 and r.case.tokens > 0 for r in results)
+    assert re.fullmatch(
+        r"train step: ours [\d.]+ ms, torch [\d.]+ ms, torch / ours [\d.]+", cpu.line(results[0])
+    )
 
 
 @pytest.mark.parity

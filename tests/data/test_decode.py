@@ -193,15 +193,43 @@ def test_what_does_not_say_what_is_white_is_refused():
     for values, kind in ((np.int32, "32-bit numbers"), (np.float32, "floats")):
         with pytest.raises(ValueError, match=f"of {kind} does not say what is white"):
             decode(saved(np.full((2, 2), 200, values), "tiff"))
-    with pytest.raises(ValueError, match="16 bits of which none is brighter than 200 would be bl"):
-        decode(grey([0, 200]))
+
+
+def colours_of_16_bits(*pixels):
+    """A PNG."""
+    raw = b"".join(b"\0" + np.array(row, ">u2").tobytes() for row in [pixels])
+    kind = {3: 2, 4: 6}[len(pixels[0])]
+    header = struct.pack(">IIBBBBB", len(pixels), 1, 16, kind, 0, 0, 0)
+    return (
+        PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(200, 8), (1023, 10), (4095, 12), (16383, 14)])
+def test_fewer_bits_in_16_are_refused_since_they_would_be_nearly_black(largest, bits):
+    said = f"no number is above {largest} looks like one of {bits} bits .* multiply it up to 65535"
+    with pytest.raises(ValueError, match=said):
+        decode(grey([0, largest]))
+    for opaque in ([], [65535]):  # of which Pillow leaves the high byte
+        with pytest.raises(
+            ValueError, match=f"above {largest | 255} looks like one of {bits} bits"
+        ):
+            decode(colours_of_16_bits([0, 7, largest, *opaque], [0, 0, 0, *opaque]))
+
+
+def test_dark_pictures_that_use_their_range_are_read():
     assert not decode(grey([0, 0])).any()  # which is black
+    assert decode(grey([0, 16384]))[0, :, 0].tolist() == [0, 64]
+    assert decode(colours_of_16_bits([0, 0, 16384]))[0, 0].tolist() == [0, 0, 64]
+    drawn = decode(colours_of_16_bits([0, 0, 0, 65535], [0, 0, 0, 0]))  # on nothing
+    assert drawn[0, :, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.zeros((3, 8, 9), np.uint8), r"not uint8 \[3, 8, 9\]; give array.transpose\(1, 2, 0\)"),
+        (np.zeros((4, 4, 5), np.uint8), r"not uint8 \[4, 4, 5\]$"),  # channels first, or five
         (np.zeros((8, 9), bool), r"not bool \[8, 9\]; give array \* np.uint8\(255\)"),
         (np.zeros((8, 9, 3)), r"not float64 \[8, 9, 3\]: scale its white to 255"),
         (np.zeros((1, 8, 9, 3), np.uint8), r"not uint8 \[1, 8, 9, 3\]"),
@@ -209,7 +237,16 @@ def test_what_does_not_say_what_is_white_is_refused():
         (np.zeros((0, 9, 3), np.uint8), "a picture of 0 x 9 pixels shows nothing"),
         (np.zeros(9, np.uint8), r"not uint8 \[9\]"),
     ],
-    ids=["channels first", "bool", "floats", "batch", "five channels", "nothing", "flat"],
+    ids=[
+        "channels first",
+        "unclear",
+        "bool",
+        "floats",
+        "batch",
+        "five channels",
+        "nothing",
+        "flat",
+    ],
 )
 def test_an_array_of_another_form_is_refused_with_what_to_do(array, message):
     with pytest.raises(ValueError, match=message):

@@ -31,6 +31,28 @@ def test_endings_in_capitals_count_and_what_cannot_be_read_is_named(tmp_path, ca
         assert f"{name}: no regular file, or a link to none" in said
 
 
+@pytest.mark.parametrize(
+    ("suffix", "names"),
+    [
+        (".jsonl", ["b.json", "b.jl", "b.jsonl.1", "b.jsonl.part", "b.jsonl.txt", "metadata.csv"]),
+        (".parquet", ["b.pq", "b.PARQ", "b.arrow", "b.parquet_old"]),
+        (".tar", ["b.wds", "b.tar-000", "b.tar.lz", "b.tar.part"]),
+    ],
+)
+def test_files_that_look_like_data_beside_data_are_named(tmp_path, caplog, suffix, names):
+    rest = [f"a{suffix}.bak", f"a{suffix}~", f"a{suffix}.crc", f".a{suffix}.1", "b.png", "b.txt"]
+    put(tmp_path, f"a{suffix}", *rest)
+    with caplog.at_level(logging.WARNING):
+        assert [file.name for file in find_files(tmp_path, [suffix])] == [f"a{suffix}"]
+        assert not caplog.messages
+        put(tmp_path, *names)
+        assert [file.name for file in find_files(tmp_path, [suffix])] == [f"a{suffix}"]
+        find_files(tmp_path / f"a{suffix}", [suffix])  # which was named itself
+    (said,) = caplog.messages
+    assert said.startswith(f"{len(names)} files are not read: ")
+    assert sum(name in said for name in names) == min(5, len(names))
+
+
 @pytest.mark.parametrize("name", ["a.tgz", "a.TAR.GZ", "a.tbz2", "a.tar.zst"])
 def test_a_folder_of_packed_files_alone_says_so(tmp_path, name):
     put(tmp_path, name)

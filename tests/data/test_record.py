@@ -1,14 +1,18 @@
 """The forms in which people's records come, what is told of them, and where paths may lead."""
 
 import base64
+import io
 import json
 import logging
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.data.test_sources import png, says, turns, write_jsonl
 from unified.data import source_parquet
@@ -60,17 +64,68 @@ def test_fields_that_nobody_reads_are_named_at_the_start(tmp_path, caplog):
     ]
 
 
+def test_a_field_that_nobody_reads_is_named_once_by_the_first_record_that_has_it(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        good = [{"text": "a", "id": 1}] * 9
+        source = write_jsonl(tmp_path, *good, *[{"imgae": "1.png", "text": "b", "id": 2}] * 40)
+        assert caplog.messages == [f"{tmp_path}/train.jsonl: fields that are not read: id"]
+        caplog.clear()
+        with ThreadPoolExecutor(8) as threads:
+            examples = list(threads.map(source.__getitem__, range(9, 49)))
+        assert says(examples[0]) == [">b"]
+        assert caplog.messages[0].endswith(": fields that are not read: imgae")
+        assert len(caplog.messages) == 1
+        again = pickle.loads(pickle.dumps(source))
+        assert says(again[9]) == [">b"] and len(caplog.messages) == 1
+        quiet = open_source({"format": "jsonl", "path": str(tmp_path)}, quiet=True)
+        assert says(quiet[9]) == [">b"] and len(caplog.messages) == 1
+
+
+def test_names_that_differ_from_record_to_record_are_not_all_told(tmp_path, caplog):
+    source = write_jsonl(tmp_path, *({"text": "a", f"n{i}": 1} for i in range(200)))
+    with caplog.at_level(logging.WARNING):
+        assert all(says(source[i]) == [">a"] for i in range(200))
+    assert 10 < len(caplog.messages) < 60
+
+
+@pytest.mark.parametrize(
+    ("null", "field"),
+    [
+        ({"image": None}, "image"),
+        ({"image": {"bytes": None, "path": None}}, "image"),
+        ({"file_name": None}, "file_name"),
+        ({"image_list": None}, "image_list"),
+    ],
+)
+def test_a_picture_that_is_null_is_told_once_where_the_record_is_text_alone(
+    tmp_path, caplog, null, field
+):
+    (tmp_path / "1.png").write_bytes(png(1))
+    with caplog.at_level(logging.WARNING):
+        source = write_jsonl(
+            tmp_path,
+            {**null, "image": "1.png", "caption": "seen"},
+            {**null, "text": "alone"},
+            {**null, "conversations": turns("why?", "so")},
+        )
+        assert [says(x) for x in source] == [["seen", ">1"], [">alone"], ["why?", ">so"]]
+    assert caplog.messages == [
+        f"{tmp_path}/train.jsonl:2: {field} is null, so it is text alone, as may be others"
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         TEXT,
         f"data:image/png;base64,{TEXT}",
+        f" DATA:image/png;BASE64,{TEXT}",
         "\r\n".join(LONG[i : i + 76] for i in range(0, len(LONG), 76)),
         LONG.replace("+", "-").replace("/", "_"),
         TEXT.rstrip("="),
         f" {TEXT}\n",
     ],
-    ids=["plain", "URI", "lines", "urlsafe", "no padding", "spaces"],
+    ids=["plain", "URI", "URI in capitals", "lines", "urlsafe", "no padding", "spaces"],
 )
 def test_base64_of_every_kind_is_read(text):
     assert Pictures()(text, None)[0, 0].tolist() == [7, 0, 0]
@@ -80,7 +135,9 @@ def test_base64_of_every_kind_is_read(text):
     ("text", "message"),
     [
         ("cat.png", "a picture that is a string is base64, not 'cat.png'"),
+        ("cat.png", r"a path is that of a field `file_name`, as with columns=\{'file_name': ...\}"),
         ("https://x.org/1.png", "is a URL: pictures are not fetched; give the bytes"),
+        (" HTTPS://x.org/1.png", "is a URL: pictures are not fetched; give the bytes"),
         ("data:image/svg+xml,<svg/>", "a data: URI of a picture is of base64"),
         ("", "not a picture of a known format"),
     ],
@@ -105,14 +162,51 @@ def test_nulls_within_a_struct_are_not_there(tmp_path):
     assert "none.png" in source[4].reason and "No such file" in source[4].reason
     with pytest.raises(ValueError, match=r"has no 'bytes' and no 'path', only \['url'\]"):
         Pictures()({"url": "x"}, None)
+    for empty in (b"", ""):
+        assert Pictures()({"bytes": empty, "path": "7.png"}, tmp_path)[0, 0].tolist() == [7, 0, 0]
+    for nothing in ({"bytes": None, "path": None}, {"bytes": b""}, {"path": None}):
+        with pytest.raises(
+            ValueError, match="a picture whose 'bytes' and 'path' are null or empty"
+        ):
+            Pictures()(nothing, tmp_path)
+    assert Pictures()({"bytes": np.zeros((2, 2), np.uint8)}, None).shape == (2, 2, 3)
+    nulls = [{"bytes": None, "path": None}, {"bytes": PNG, "path": None}]
+    bad = parquet(tmp_path, {"image_list": nulls, "instruction_list": ["a"]})[0]
+    assert bad.reason.endswith("a picture whose 'bytes' and 'path' are null or empty")
 
 
 def test_jsonl_takes_data_uris_and_structs_beside_paths(tmp_path):
     (tmp_path / "7.png").write_bytes(PNG)
     uri = f"data:image/png;base64,{TEXT}"
-    pictures = ["7.png", uri, {"bytes": TEXT}, {"path": "7.png", "bytes": None}]
+    pictures = [
+        "7.png",
+        uri,
+        f" {uri.replace('data', 'DATA')}",
+        {"bytes": TEXT},
+        {"path": "7.png", "bytes": None},
+    ]
     source = write_jsonl(tmp_path, *({"image": x, "caption": "c"} for x in pictures))
-    assert [says(source[i]) for i in range(4)] == [["c", ">7"]] * 4
+    assert [says(source[i]) for i in range(5)] == [["c", ">7"]] * 5
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_base64_in_place_of_a_path_says_what_to_give_and_not_all_of_itself(tmp_path, kind):
+    file = io.BytesIO()
+    Image.new("RGB", (60, 50)).save(file, kind)
+    text = base64.b64encode(file.getvalue()).decode()
+    source = write_jsonl(tmp_path, {"image": text, "caption": "c"})
+    assert source[0].reason == (
+        f"ValueError: no file '{text[:40]}'...; if it is base64, give a data: URI or "
+        "{'bytes': ...}"
+    )
+
+
+def test_a_column_of_paths_is_read_as_file_names(tmp_path):
+    (tmp_path / "7.png").write_bytes(PNG)
+    table = parquet(tmp_path, {"image": "7.png", "caption": "c"})
+    assert "a path is that of a field `file_name`" in table[0].reason
+    spec = {"format": "parquet", "path": str(tmp_path), "columns": {"file_name": "image"}}
+    assert says(open_source(spec)[0]) == ["c", ">7"]
 
 
 def test_a_table_of_which_nothing_is_read_says_what_it_has(tmp_path):

@@ -59,7 +59,7 @@ def test_the_plain_caption_counts_and_the_other_texts_are_named(tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         examples = opened(tmp_path)
     assert [says(example) for example in examples] == [["a tile", ">1"], ["only", ">2"]]
-    assert "1 members without an ending are not read, as LICENSE" in caplog.messages[0]
+    assert "1 members that make no record are not read, as LICENSE" in caplog.messages[0]
     assert caplog.messages[1].endswith("not read: cls, id, meta.json, wd_tags.txt")
     renamed = opened(tmp_path, columns={"caption": "wd_tags.txt"})
     assert says(renamed[0]) == ["tag", ">1"]
@@ -87,6 +87,22 @@ def test_hidden_members_are_left_out_as_in_a_folder(tmp_path):
     )  # fmt: skip
     (example,) = opened(tmp_path)
     assert says(example) == ["red", ">1"] and example.origin == f"{tmp_path}/a.tar:set/1"
+
+
+def test_what_makes_no_record_is_left_out_and_told_once(tmp_path, caplog):
+    write(
+        tmp_path / "a.tar", ("Thumbs.db", b"x"), ("x/1.png", png(1)), ("x/1.txt", b"red"),
+        ("x/desktop.ini", b"x"), ("README.md", b"x"), ("__MACOSX/x/1.txt", b"x"), ("x/1", b""),
+        ("x/2.words", b"alone"),
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        (example,) = opened(tmp_path)
+        assert says(example) == ["red", ">1"]
+        assert len(opened(tmp_path, columns={"text": "words"})) == 2  # a column makes a record
+    assert [text.partition(": ")[2] for text in caplog.messages] == [
+        "5 members that make no record are not read, as Thumbs.db",
+        "4 members that make no record are not read, as Thumbs.db",
+    ]
 
 
 def test_a_name_that_comes_again_begins_another_record(tmp_path):

@@ -1,6 +1,7 @@
 """The command `unified` where the shell, the machine or the user stands in its way."""
 
 import io
+import logging
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from unified import cli, inference, output
 from unified.generation.drawing import Drawing
-from unified.status import Status
+from unified.status import Status, Warnings
 
 UNIFIED = [sys.executable, "-m", "unified.cli"]
 
@@ -180,6 +181,7 @@ def test_a_platform_that_is_not_there_is_a_line(platform, tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"error: JAX_PLATFORMS={platform}: " in done.stderr
+    assert '".[gpu]"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -204,3 +206,13 @@ def test_a_line_says_what_is_done_and_for_how_long(capsys):
         "unified draw: a long\\nprompt",
         "unified draw: drawing (N s): error: a mistake",
     ]
+
+
+def test_a_warning_of_a_program_is_a_line_like_its_others(capfd):
+    log = logging.getLogger("unified.data.pipeline")
+    with Warnings():
+        log.warning("source folder has changed:\n%s", "more records")
+        log.info("nothing")
+    assert capfd.readouterr() == ("warning  source folder has changed:\\nmore records\n", "")
+    ours = logging.getLogger("unified")
+    assert ours.propagate and not ours.handlers

@@ -225,6 +225,27 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     assert not np.array_equal(got["head"], params["head"])
 
 
+def test_the_last_lines_name_the_report_and_a_command_that_is_there(tmp_path, monkeypatch):
+    evaluated, bare, drawing = tmp_path / "evaluation", object(), types.SimpleNamespace
+    assert train.left(tmp_path, evaluated, bare) == []
+    evaluated.mkdir()
+    (evaluated / "report.html").touch()
+    assert train.left(tmp_path, evaluated, bare) == [f"report   {evaluated}/report.html"]
+    bin = tmp_path / ".venv/bin"
+    bin.mkdir(parents=True)
+    (bin / "unified").touch()
+    monkeypatch.setattr(sys, "executable", str(bin / "python"))
+    monkeypatch.chdir(tmp_path)
+    recipe = drawing(decode_text=None)
+    for path, program in (("/nowhere", ".venv/bin/unified"), (str(bin), "unified")):
+        monkeypatch.setenv("PATH", path)
+        (bin / "unified").chmod(0o755)
+        assert train.left(Path("runs/a b"), evaluated, recipe)[1] == (
+            f"try      {program} generate \"a purple cat\" --checkpoint 'runs/a b' "
+            "-o 'runs/a b/cat.png'"
+        )
+
+
 def test_the_learning_rate_falls_before_the_time_is_over(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Stop, "has_passed", lambda self, share, step: share < 1 and step >= 8)
     limited = ("--config.max_minutes=5", "--config.optimizer.schedule=wsd", "--config.log_every=1")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unified.data.container import ORIENTATION, pixels_only
-from unified.lanes.pixels import size_of, to_rgb
+from unified.lanes.pixels import check_range, size_of, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 MAX_PIXELS = 64_000_000
@@ -52,7 +52,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             _check_size(image, max_pixels)
             large = image.width * image.height > LARGE
             with _large if large else contextlib.nullcontext():
+                of_16 = any(";16" in str(tile[3]) for tile in image.tile)  # how it is stored
                 image.load()
+                if of_16 and image.mode[:3] == "RGB":
+                    _check_range(image)
                 return to_rgb(_upright(image))
     except Image.UnidentifiedImageError:
         known = ", ".join(FORMATS)
@@ -86,6 +89,15 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     sides = [tags.get(tag, 1) for tag in (322, 323)]  # of a tile of a TIFF
     if not all(isinstance(side, int) for side in sides) or sides[0] * sides[1] > max_pixels:
         raise ValueError(_too_large(f"{size} in tiles of {sides[1]} x {sides[0]}", max_pixels))
+
+
+def _check_range(image: Image.Image) -> None:
+    """Raises ValueError for colours of 16 bits, of which Pillow leaves the high 8, that are nearly
+    black: where nothing is transparent, which would be white."""
+    lowest, highest = np.array(image.getextrema()).T
+    if len(highest) == 4 and lowest[3] == 255:
+        highest = highest[:3]
+    check_range(int(highest.max()) << 8 | 255, 16)
 
 
 def _too_large(what: str, max_pixels: int) -> str:

@@ -13,9 +13,15 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PACKED = r"\.(gz|bz2|xz|lzma|zst|zstd|lz4|br|zip|7z|z)$"
+PACKED = r"\.(gz|bz2|xz|lz|lzma|lzo|zst|zstd|lz4|sz|br|zip|7z|z)$"
+BACKUP = re.compile(r"(~|[.](bak|backup|old|orig|swp|crc|idx|index|lock))$", re.IGNORECASE)
+RELATED = {  # endings that people give to files of a kind, or to what they take for one
+    ".jsonl": (".json", ".jl", ".jsonlines", ".ndjson", ".csv", ".tsv"),
+    ".parquet": (".pq", ".parq", ".arrow", ".feather"),
+    ".tar": (".wds",),
+}
 MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"PK\x03\x04")
-URL = re.compile(r"[a-z][a-z0-9+.-]+://|(https?|ftp|gs|s3|hf):/", re.IGNORECASE)
+URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|(https?|ftp|gs|s3|hf):/)", re.IGNORECASE)
 COMPRESSED = "compressed, so without random access: uncompress it"
 
 
@@ -26,8 +32,9 @@ def find_files(
 
     Of a folder those whose names end in a suffix, in capitals or not, or in one and the number of
     the shard: `x.parquet-00000-of-00004`. Hidden files and folders are left out, and so are
-    backups, as `x.jsonl.bak`; what cannot be read is logged by name: compressed files (`packed`:
-    endings of such in one word, `.tgz`), broken links. Raises FileNotFoundError if there are none.
+    backups, as `x.jsonl.bak`; what is not read is logged by name: compressed files (`packed`:
+    endings of such in one word, `.tgz`), broken links, and what looks like data under another
+    ending, as `x.jsonl.1`. Raises FileNotFoundError if there are none.
     """
     if not isinstance(path, (str, Path)):
         return [file for one in path for file in find_files(one, suffixes, packed)]
@@ -49,6 +56,10 @@ def find_files(
         raise FileNotFoundError(
             f"no {' or '.join(suffixes)} files at {path}{', but ' * bool(there)}{_some(there)}"
         )
+    if path.is_dir():
+        is_like = lambda file: file not in reasons and _is_like(file.name.lower(), suffixes)
+        others = sorted(str(file) for file in everything if is_like(file))
+        left += [f"{file}: not named as {suffixes[0]}" for file in others]
     if left:
         log.warning("%d files are not read: %s", len(left), _some(left))
     return files
@@ -76,7 +87,9 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     name = os.fspath(path)
     if URL.match(name):
-        raise ValueError(f"{name!r} is a URL: pictures are not fetched; load it to a file first")
+        raise ValueError(
+            f"{name[:80]!r} is a URL: pictures are not fetched; load it to a file first"
+        )
     at_once = getattr(os, "O_NONBLOCK", 0)
     without_waiting = lambda name, flags: os.open(name, flags | at_once)
     with open(name, "rb", opener=without_waiting) as file:
@@ -118,6 +131,13 @@ def _unreadable(file: Path, packed: Sequence[str] | None) -> str:
         re.search(PACKED, file.name, re.IGNORECASE) or file.name.lower().endswith(tuple(packed))
     )
     return COMPRESSED if ends else ""
+
+
+def _is_like(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file that is not read may well be meant as data."""
+    related = tuple(ending for suffix in suffixes for ending in RELATED.get(suffix, ()))
+    longer = any(f"{suffix}{mark}" in name for suffix in suffixes for mark in ".-_")
+    return not BACKUP.search(name) and (longer or name.endswith(related))
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

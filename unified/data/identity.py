@@ -18,17 +18,15 @@ Fingerprint = dict[str, Any]
 # Steps of the golden ratio spread the records of a file evenly over the unit interval, whatever
 # their number: of any n that follow on one another, about f n lie in an interval of length f.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+LOOKED_AT = 2**16  # bytes of either end of a file, to see whether it is another
+EDGE = 0.05  # the first of one file in twenty is foremost, of the others the second
 
 
 def kept(
     parts: Sequence[Part], start: float | None, stop: float | None
 ) -> Sequence[int] | np.ndarray:
-    """The records with a place from `start` to `stop`, of which the foremost is moved to 0, so that
-    every share from 0 has one. Where a record is added that comes before it, it moves back: one may
-    leave such a share, but none except new ones enter it."""
+    """The records with a place from `start` to `stop`."""
     place = places(parts)
-    if len(place):
-        place[np.argmin(place)] = 0.0
     chosen = place >= (start or 0.0)
     if stop is not None and stop < 1:
         chosen &= place < stop
@@ -36,24 +34,56 @@ def kept(
 
 
 def places(parts: Sequence[Part]) -> np.ndarray:
-    """A number in [0, 1) for each record, float64 `[n]`, from its file's name and its number."""
-    each = [np.zeros(0, np.uint64)]
-    for file, num in parts:
-        digest = hashlib.blake2b(os.fsencode(file.name), digest_size=8).digest()
-        first = np.uint64(int.from_bytes(digest, "little"))
-        each.append(first + np.arange(num, dtype=np.uint64) * GOLDEN)
-    return (np.concatenate(each) >> np.uint64(11)) * 2.0**-53
+    """A number in [0, 1) for each record, float64 `[n]`, from its file's name and its number alone.
+
+    Of the first two of a file one has place 0, so that every share from 0 has it, and the other a
+    place from `EDGE` on. (No rule of names and numbers does this for files of one record.)
+    """
+    return np.concatenate([np.zeros(0), *(_places(file.name, num) for file, num in parts)])
+
+
+def _places(name: str, num: int) -> np.ndarray:
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=16).digest()
+    first, then = np.frombuffer(digest, "<u8") * 2.0**-64
+    foremost = int(first >= EDGE)
+    begin = np.uint64(EDGE * then * 2**64)  # where the foremost would be, so that all are spread
+    place = ((begin + np.arange(num, dtype=np.uint64) * GOLDEN) >> np.uint64(11)) * 2.0**-53
+    if foremost:
+        place = np.concatenate([[first], place])[:num]
+    place[foremost : foremost + 1] = 0.0
+    return place
+
+
+def is_coarse(
+    parts: Sequence[Part], num_kept: int, start: float | None, stop: float | None
+) -> bool:
+    """Whether far more or less is kept than the share, as of many small files."""
+    num_records = sum(num for _, num in parts)
+    share = (1.0 if stop is None else stop) - (start or 0.0)
+    return num_records >= 20 and abs(num_kept / num_records - share) > EDGE
 
 
 def fingerprint(parts: Sequence[Part]) -> Fingerprint:
-    """Cheap to make and to keep: counts, and a digest of the names and sizes of the files."""
-    sizes = [file.stat().st_size if file.is_file() else 0 for file, _ in parts]
-    digest = hashlib.blake2b(digest_size=8)
-    for (file, num), size in zip(parts, sizes, strict=True):
+    """Cheap to make and to keep: counts, and a digest of the names and sizes of the files and of
+    what they begin and end with."""
+    sizes, digest = [], hashlib.blake2b(digest_size=8)
+    for file, num in parts:
+        size, ends = _ends(file) if file.is_file() else (0, b"")
+        sizes.append(size)
         digest.update(b"%s\0%d\0%d\0" % (os.fsencode(file.name), num, size))
+        digest.update(hashlib.blake2b(ends).digest())
     num_records = sum(num for _, num in parts)
     counts = {"records": num_records, "files": len(parts), "bytes": sum(sizes)}
     return {**counts, "digest": digest.hexdigest()}
+
+
+def _ends(file: Path) -> tuple[int, bytes]:
+    """The size of a file, its first and its last bytes."""
+    with file.open("rb") as content:
+        first = content.read(LOOKED_AT)
+        size = content.seek(0, os.SEEK_END)
+        content.seek(max(0, size - LOOKED_AT))
+        return size, first + content.read(LOOKED_AT)
 
 
 def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Iterator[str]:
@@ -65,7 +95,7 @@ def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -
         elif old != new:
             counts = [what for what in new if what != "digest" and old.get(what) != new[what]]
             how = ", ".join(f"{what} from {old.get(what)} to {new[what]}" for what in counts)
-            how = how or "names or sizes of files"
+            how = how or "names, sizes or content of files"
             yield (
                 f"source {name} has changed since the run was saved ({how}): the order of its "
                 "examples is another from here on"

@@ -6,6 +6,7 @@ of these) or, where they are missing, the `path` of a file.
 
 import base64
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,11 @@ import numpy as np
 from unified.data.decode import MAX_PIXELS, decode, max_bytes, to_rgb
 from unified.data.files import URL, check_within, read_file
 
-DATA_URI = re.compile(r"data:[^,]*,")
+DATA_URI = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
+BASE64 = re.compile(r"[\w+/=\s-]{100,}", re.ASCII)  # or a long path without a dot
+PATHS = (
+    "a path is that of a field `file_name`, as with columns={'file_name': ...}, or {'path': ...}"
+)
 URLSAFE = str.maketrans("-_", "+/", " \t\r\n\v\f")
 
 
@@ -46,9 +51,10 @@ class Pictures:
     def __call__(self, value: Any, folder: Path) -> np.ndarray:
         """uint8 `[H W 3]`; paths start at `folder`. Raises TypeError, ValueError or OSError."""
         if isinstance(value, Mapping):  # the struct of Hugging Face
-            if value.get("bytes") is None:
+            given = value.get("bytes")
+            if given is None or (isinstance(given, (bytes, str)) and not given):
                 return self.read(_path(value), folder)
-            value = value["bytes"]
+            value = given
         if isinstance(value, np.ndarray):
             return to_rgb(value)
         if isinstance(value, str):
@@ -60,6 +66,10 @@ class Pictures:
     def read(self, name: str, folder: Path) -> np.ndarray:
         """The picture in a file; what is wrong with it names the file."""
         path = name if URL.match(name) else folder / name
+        if BASE64.fullmatch(name) and not os.path.exists(path):
+            raise ValueError(
+                f"no file {name[:40]!r}...; if it is base64, give a data: URI or {{'bytes': ...}}"
+            )
         if self.within is not None:
             check_within(path, self.within)
         content = read_file(path, self.max_bytes)
@@ -74,17 +84,20 @@ def from_base64(text: str) -> bytes:
     if URL.match(text):
         raise ValueError(f"{text[:80]!r} is a URL: pictures are not fetched; give the bytes")
     uri = DATA_URI.match(text)
-    if uri and ";base64" not in uri[0]:
+    if uri and ";base64" not in uri[0].lower():
         raise ValueError(f"a data: URI of a picture is of base64, not {text[:40]!r}")
     letters = text[uri.end() if uri else 0 :].translate(URLSAFE).rstrip("=")
     try:
         return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except ValueError as error:
-        raise ValueError(f"a picture that is a string is base64, not {text[:40]!r}") from error
+        said = f"a picture that is a string is base64, not {text[:40]!r}; {PATHS}"
+        raise ValueError(said) from error
 
 
 def _path(value: Mapping[str, Any]) -> str:
     path = value.get("path")
+    if path is None and {"bytes", "path"} & value.keys():
+        raise ValueError("a picture whose 'bytes' and 'path' are null or empty")
     if path is None:
         raise ValueError(f"a picture has no 'bytes' and no 'path', only {sorted(value)}")
     if not isinstance(path, str):

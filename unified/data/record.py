@@ -32,6 +32,7 @@ KINDS = (
     ("text",),
 )
 FIELDS = (*dict.fromkeys(field for kind in KINDS for field in kind), "file_name")
+PICTURES = ("image", "image_list", "file_name")
 MARK = "<image>"
 
 
@@ -40,6 +41,12 @@ def unread(record: Mapping[str, Any]) -> set[str]:
     fields = _present(record)
     used = set(next((kind for kind in KINDS if kind[0] in fields), ()))
     return fields.keys() - (used - {"caption"} if "captions" in fields else used)
+
+
+def no_picture(record: Mapping[str, Any]) -> list[str]:
+    """The fields for a picture of a record that is without one, since all of them are null."""
+    there = [name for name in PICTURES if name in record]
+    return there if all(_is_null(record[name]) for name in there) else []
 
 
 def to_example(

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PACKED = (".tgz", ".taz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz")
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
+MAC = "__MACOSX"  # what a Mac knows of the other members
 Place = tuple[int, int]  # offset and size of the content of a member
 Record = tuple[str, dict[str, Place | str]]  # base name; by extension, a place or what is wrong
 
@@ -28,15 +29,25 @@ class TarSource(RecordSource):
     is an `instruction_list`, any other member the field or column of its name. Where several end in
     `.txt` or `.json`, the one with nothing else between the first dot and the end counts; a
     member counts before a field of `.json`. A name that comes again begins another record; hidden
-    members are left out. A tar that ends in the middle gives a last, bad record. Raises ValueError
-    for a compressed one.
+    members are left out, and so is what has none of these but other endings (logged). A tar that
+    ends in the middle gives a last, bad record. Raises ValueError for a compressed one.
     """
 
     def __init__(self, path, **options):
         super().__init__(**options)
         self.files = find_files(path, [".tar"], PACKED)
-        self.records = [opened(file, _index) for file in self.files]
+        self.records = [self._whole(file, opened(file, _index)) for file in self.files]
         self.parts = list(zip(self.files, map(len, self.records), strict=True))
+
+    def _whole(self, file: Path, found: list[Record]) -> list[Record]:
+        """Without what makes no record, which is logged: `Thumbs.db`, `README.md`."""
+        known = {*FIELDS, *self.columns.values(), "json", "txt", *IMAGES}
+        is_record = lambda members: any({x, x.rpartition(".")[2]} & known for x in members)
+        stray = [f"{key}.{x}" for key, members in found if not is_record(members) for x in members]
+        if stray:
+            left = f"{file}: {len(stray)} members that make no record are not read, as"
+            log.warning("%s %s", left, one_line(stray[0].rstrip(".")))
+        return [(key, members) for key, members in found if is_record(members)]
 
     def name(self, part: int, row: int) -> str:
         return self.records[part][row][0]
@@ -102,14 +113,14 @@ def _archive(content: IO[bytes], records: list[Record]) -> None:
     start = last = content.tell()
     members: dict[str, Place] = {}
     current: dict[str, dict[str, Place | str]] = {}
-    without_ending = []
     with tarfile.open(fileobj=content, mode="r:") as tar:
         for member in tar:
             if member.offset < last:
                 raise tarfile.ReadError("its members go backwards")
             last = member.offset
             name = posixpath.normpath(member.name)
-            hidden = any(part[:1] == "." and part != ".." for part in name.split("/"))
+            parts = name.split("/")
+            hidden = any(part[:1] == "." and part != ".." for part in parts) or MAC in parts
             if member.isdir() or hidden:
                 continue
             place = _place(member, name, members)
@@ -118,7 +129,7 @@ def _archive(content: IO[bytes], records: list[Record]) -> None:
             folder, base = posixpath.split(name)
             base, dot, extension = base.partition(".")
             if not dot:
-                without_ending.append(name)
+                records.append((name, {"": place}))  # which no other member belongs to
                 continue
             key, extension = posixpath.join(folder, base), extension.lower()
             if extension in current.get(key, {extension}):
@@ -128,9 +139,6 @@ def _archive(content: IO[bytes], records: list[Record]) -> None:
         end = tar.offset
     if end == start:
         raise tarfile.ReadError("no tar header")
-    if without_ending:
-        left = f"{content.name}: {len(without_ending)} members without an ending are not read, as"
-        log.warning("%s %s", left, one_line(without_ending[0]))
     content.seek(end)
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,11 @@ FORMATS = {
     "array_record": "unified.data.source_array_record:ArrayRecordSource",
     "tfds": "unified.data.source_tfds:TfdsSource",
 }
-LOOKED_AT = 8  # records, for fields that nobody reads
+LOOKED_AT = 8  # records, for fields that nobody reads, before any is an example
+MOST_TOLD = 50  # such fields: records may have names of their own for each
 UNREAD = ...  # what a reader gives for a field of a record that it does not read
+
+_telling = threading.Lock()  # of all sources: one that is pickled has none of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +62,10 @@ class RecordSource(abc.ABC):
     field `image` is called `jpg` in the file), `variants` passes over the records make one epoch,
     each with the next of the alternative texts, `rows` keeps a part (start, stop) of the records:
     whole numbers count them, fractions are shares of them that stay as they are when records are
-    added (`identity.py`). Paths of pictures start at `image_root` (default: the folder of the file
-    that names them), and no file may lie outside of the folder `within`, if one is named. A picture
-    has at most `max_pixels` pixels, a record and a file 8 bytes for each.
+    added, and from 0 have one at least of a file of two or more (`identity.py`). Paths of pictures
+    start at `image_root` (default: the folder of the file that names them), and no file may lie
+    outside of the folder `within`, if one is named. A picture has at most `max_pixels` pixels, a
+    record and a file 8 bytes for each.
 
     A subclass sets `parts`: the files, each with the number of its records, in order. Raises
     ValueError for an option out of its range.
@@ -90,6 +95,8 @@ class RecordSource(abc.ABC):
         self.rows: tuple[Any, ...] = tuple(rows)
         self.image_root = image_root
         self.pictures = Pictures(max_pixels, within)
+        self.quiet = False
+        self.told: set[str] = set()  # fields, of which it has been said that nobody reads them
 
     @abc.abstractmethod
     def read(self, part: int, row: int) -> Mapping[str, Any]:
@@ -144,8 +151,18 @@ class RecordSource(abc.ABC):
         for file, _ in self.parts:
             if self.pictures.within is not None:
                 check_within(file, self.pictures.within)
-        if not quiet and (names := self.unread()):
-            log.warning("%s: fields that are not read: %s", self.parts[0][0], ", ".join(names))
+        self.quiet = quiet
+        if quiet:
+            return
+        if names := self.unread():
+            said = one_line(", ".join(names))
+            log.warning("%s: fields that are not read: %s", self.parts[0][0], said)
+        if self.by_share and identity.is_coarse(self.parts, len(self.kept), *self.rows):
+            log.warning(
+                "%s: rows=%s keep %d of %d records, since a share from 0 has one of every file of "
+                "two or more: join small files",
+                *(self.parts[0][0], self.rows, len(self.kept), self.num_records),
+            )
 
     def unread(self) -> list[str]:
         """Fields of the first records that make no part of an example."""
@@ -155,7 +172,21 @@ class RecordSource(abc.ABC):
                 found |= record.unread(self.fields(*self.place(int(number))))
             except Exception:  # a bad record, which is told where it is met
                 continue
+        self.told |= found
         return sorted(map(one_line, found))
+
+    def _tell(self, fields: Mapping[str, Any], origin: str) -> None:
+        """Logs fields that make no part of an example, where each is met first."""
+        found = record.unread(fields)
+        nulls = {f"{name} is null" for name in record.no_picture(fields)}
+        if self.quiet or found | nulls <= self.told or len(self.told) > MOST_TOLD:
+            return
+        with _telling:
+            new, self.told = (found | nulls) - self.told, self.told | found | nulls
+        if unread := sorted(map(one_line, new & found)):
+            log.warning("%s: fields that are not read: %s", origin, one_line(", ".join(unread)))
+        for null in sorted(new & nulls):
+            log.warning("%s: %s, so it is text alone, as may be others", origin, null)
 
     def __len__(self) -> int:
         return len(self.kept) * self.variants
@@ -167,13 +198,16 @@ class RecordSource(abc.ABC):
         part, row = self.place(int(self.kept[number]))
         origin = one_line(f"{self.parts[part][0]}:{self.name(part, row)}", 5000)
         try:
-            return record.to_example(
-                self.fields(part, row),
+            fields = self.fields(part, row)
+            example = record.to_example(
+                fields,
                 origin=origin,
                 task=self.task,
                 variant=variant,
                 picture=lambda value: self.picture(value, part),
             )
+            self._tell(fields, origin)
+            return example
         except Exception as error:  # the one border: readers and decoders raise what they like
             return BadRecord(origin, one_line(f"{type(error).__name__}: {error}"))
 

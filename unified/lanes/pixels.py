@@ -15,7 +15,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
     """Any Pillow picture or uint8 array (`[H W]`, `[H W 1]`, `[H W 3]`, `[H W 4]`) -> `[H W 3]`.
 
     Grey of 9 to 16 bits is scaled by its range. Raises ValueError for what does not say what is
-    white (floats, 32 bits), other layouts, and a picture without pixels.
+    white (floats, 32 bits, a range that is hardly used), other layouts, and one without pixels.
     """
     if isinstance(image, np.ndarray):
         _check_array(image)
@@ -98,15 +98,22 @@ def _to_grey(image: Image.Image) -> np.ndarray:
         raise ValueError(f"a picture of {kind} does not say what is white: store 8 or 16 bits")
     bits = tags.get(258, (16,))[0]
     values = np.asarray(image)
+    if values.any():
+        check_range(int(values.max()), bits)
     if tags.get(262) == 0:  # white is zero, which Pillow minds up to 8 bits
         values = (1 << bits) - 1 - values
-    grey = (values >> (bits - 8)).astype(np.uint8)
-    if values.any() and not grey.any():
+    return (values >> (bits - 8)).astype(np.uint8)
+
+
+def check_range(largest: int, bits: int) -> None:
+    """Raises ValueError where a picture of more than 8 bits uses less than a quarter of its range:
+    it is data of fewer bits, which would be nearly black."""
+    if largest < 1 << (bits - 2):
         raise ValueError(
-            f"a picture of {bits} bits of which none is brighter than {values.max()} would be "
-            "black: store it with 8 bits"
+            f"a picture of {bits} bits in which no number is above {largest} looks like one of "
+            f"{max(8, largest.bit_length())} bits and would be nearly black: multiply it up to "
+            f"{(1 << bits) - 1}, or store it with 8 bits"
         )
-    return grey
 
 
 def _check_array(array: np.ndarray) -> None:
@@ -115,7 +122,7 @@ def _check_array(array: np.ndarray) -> None:
             raise ValueError(f"a picture of {size_of(*array.shape[:2])} shows nothing")
         return
     hint = ""
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and not _has_channels(array):
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and min(array.shape[1:]) > 4:
         hint = "; give array.transpose(1, 2, 0)"
     elif array.dtype == bool:
         hint = "; give array * np.uint8(255)"

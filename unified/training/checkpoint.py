@@ -32,6 +32,8 @@ from unified.training.nearest import nearest
 from unified.training.step import TrainState
 from unified.training.tree import Tree, path_name
 
+log = logging.getLogger(__name__)
+
 ITEMS: dict[str, Any] = {STATE: ocp.StandardCheckpointHandler, HOST: ocp.JsonCheckpointHandler}
 
 
@@ -236,7 +238,7 @@ class Checkpoints:
             aside = next(
                 path.with_name(name) for name in names if not (self.folder / name).exists()
             )
-            logging.warning("%s is not complete; renamed to %s", path, aside.name)
+            log.warning("%s is not complete; renamed to %s", path, aside.name)
             if jax.process_index() == 0:
                 path.rename(aside)
         self._manager.reload()

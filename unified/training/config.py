@@ -22,6 +22,8 @@ from unified.training.config_file import read
 from unified.training.nearest import nearest
 from unified.training.optimizer import options
 
+log = logging.getLogger(__name__)
+
 REQUIRED = ("recipe", "batch_size", "total_steps", "loss_weights")
 # Fields whose names are the user's: a dict takes their place.
 MAPS = (
@@ -122,7 +124,7 @@ def complete(config: ConfigDict, optimizer: str | None = None) -> ConfigDict:
                 given = config.get(field, ConfigDict()).to_dict()
                 if field == "optimizer":
                     for key in given.keys() & (options(own).keys() - value.keys()):
-                        logging.warning("config.optimizer.%s is no option of %s", key, optimizer)
+                        log.warning("config.optimizer.%s is no option of %s", key, optimizer)
                         del given[key]
                 for key in given:
                     if key not in value:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+ADDRESS = re.compile(r"\S+:\d{1,5}")
 
 
 def join() -> None:
@@ -16,6 +19,12 @@ def join() -> None:
     JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Raises
     ValueError where there are none of these.
     """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is not None and not ADDRESS.fullmatch(address):
+        raise ValueError(
+            f"JAX_COORDINATOR_ADDRESS={address!r} must be host:port of the first process, as in "
+            "10.0.0.1:1234"
+        )
     try:
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
