@@ -44,9 +44,9 @@ def run(
     """Asks for the first `examples` examples of each source (specs as of `open_source`) and writes
     `metrics.json`, `samples.png` and `report.html`, with `shown` of each source.
 
-    What comes of a source that can `judge(i, output)` its examples, as `EmojiSource` does, is judged:
-    `before/<source>/all` and `after/<source>/all` are the rates. Of
-    others the metrics are how many were asked.
+    What comes of a source that can `judge(i, output)` its examples, as `EmojiSource` does, is
+    judged: `before/<source>/all` and `after/<source>/all` are the rates. Of others the metrics are
+    how many were asked.
     """
     metrics: Metrics = dict(extra or {})
     models = dict(zip(TIMES, (model.before_training(), model), strict=True))
