@@ -29,6 +29,21 @@ class LayoutFields(TypedDict):
     uses: NotRequired[Mapping[str, Sequence[str]]]
 
 
+class TemplateFields(TypedDict, total=False):
+    """Marks of `Template`, as text in which special tokens may stand, in place of `marks`."""
+
+    begin_text: str
+    end_text: str
+    begin_image: str
+    end_image: str
+    begin_context: str
+    end_context: str
+    begin_target: str
+    end_target: str
+    begin_document: str
+    learnt: Sequence[str]
+
+
 class ModelFields(TypedDict):
     """What lies in them is declared by the dataclasses that they become."""
 
@@ -53,6 +68,7 @@ class Fields(TypedDict):
     layout: LayoutFields
     model: ModelFields
     marks: NotRequired[Mapping[str, str]]
+    template: NotRequired[TemplateFields]
     drawing: NotRequired[Mapping[str, Any]]
     benchmark: NotRequired[BenchmarkFields]
 
@@ -71,6 +87,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         measured["sources"] = of_each(benchmark["sources"], "format", FORMATS)
     return {
         "marks": MARKS,
+        "template": {},
         "layout": {"lanes": of_each(lanes, "kind", LANES), "uses": {}},
         "model": {
             "backbone": options(BackboneConfig),
@@ -172,10 +189,20 @@ def layout(config: Mapping[str, Any]) -> Layout:
                 f"at most {MOST} and {MOST_PIXELS}"
             )
         lanes.append(lane)
-    template = Template(**{name: getattr(marks, name) for name in MARKS})
+    template = template_of(config, marks)
     uses = {name: tuple(views) for name, views in {**USES, **spec.get("uses", {})}.items()}
     rest = {"template": template, "image_position": spec["image_position"], "uses": uses}
     return fill(Layout, {"lanes": tuple(lanes), **rest}, "config.layout")
+
+
+def template_of(config: Mapping[str, Any], tokenizer: TextTokenizer) -> Template:
+    """The four marks of a packed sequence, and what `config.template` says instead. Raises
+    ValueError, naming the field."""
+    given = dict(config.get("template", {}))
+    learnt = {"learnt": tuple(given.pop("learnt"))} if "learnt" in given else {}
+    marks = {name: (getattr(tokenizer, name),) for name in MARKS}
+    said = {name: tokenizer.encode_marks(text) for name, text in given.items()}
+    return fill(Template, {**marks, **said, **learnt}, "config.template")
 
 
 def check_lanes(made: Layout, config: Mapping[str, Any]) -> None:

@@ -343,6 +343,28 @@ def test_lanes_may_be_for_tasks_where_they_cover_those_of_the_sources():
     packed.parse(config)
 
 
+def test_turns_of_a_chat_are_said_by_the_config():
+    """Marks are text in which the special tokens of the tokenizer may stand."""
+    config = small()
+    turn = {"begin_context": "<|im_start|>user ", "begin_target": "<|im_start|>bot "}
+    with config.unlocked():
+        config.template = {
+            **turn,
+            **dict.fromkeys(("end_context", "end_target"), "<|im_end|>"),
+            **dict.fromkeys(("begin_text", "end_text"), ""),
+            "learnt": ("end_target",),
+        }
+    template, marks = packed.parse(config).layout.template, tokenizer(config)
+    assert template.begin_text == template.end_text == ()
+    assert template.begin_context == (marks.begin_text, *marks.encode("user "))
+    assert template.end_target == (marks.end_text,)
+    assert template.begin_image == (marks.begin_image,)
+    with config.unlocked():
+        config.template.learnt = ("the_end",)
+    with pytest.raises(ValueError, match=r"config.template: learnt=\['the_end'\]: choose of"):
+        packed.parse(config)
+
+
 def test_texts_need_no_losses_where_only_pictures_are_learnt():
     config = small()
     config.layout.lanes.text.losses = 0

@@ -71,6 +71,12 @@ class TextTokenizer:
             raise ValueError(f"text {text[:80]!r}: to this tokenizer a part of it is {mark!r}")
         return ids
 
+    def encode_marks(self, text: str) -> tuple[int, ...]:
+        """Ids of what stands around the texts of a document, such as "<|im_start|>user\n": special
+        tokens that are written in it are those tokens."""
+        plain = Tokenizer.from_str(self.tokenizer.to_str())  # without what `_tokenizer` sets
+        return tuple(plain.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; marks are left out."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -33,6 +33,7 @@ MAPS = (
     "data.*.*.*",  # options of a source
     "layout.lanes",
     "layout.uses",
+    "template",
     "model.backbone.streams",
     "model.parts",
     "drawing.read_back",
