@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from unified.config import tokenizer
 from unified.inference import Drawing, engine
 from unified.inference.assistant import trained_tasks
 from unified.inference.context import pack, picture_after
@@ -17,6 +18,7 @@ from unified.lanes.batch import assemble
 from unified.lanes.document import expand
 from unified.processes.autoregressive import GREEDY
 from unified.programmes.best_of import candidate_seed
+from unified.recipes import packed
 from unified.sequence import Example, Segment
 
 pytestmark = pytest.mark.usefixtures("keep_compiled")
@@ -302,3 +304,27 @@ def test_impossible_requests_are_refused(assistant):
 def test_numbers_of_drawing_that_no_picture_comes_of_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}=.* must be"):
         Drawing(**{name: value})
+
+
+def test_a_chat_answers_in_its_own_turn(config):
+    """The marks that open it are read, but for the last, which the first id follows."""
+    chat = {
+        **dict.fromkeys(("begin_text", "end_text"), ""),
+        "begin_context": "<|im_start|>user ",
+        "begin_target": "<|im_start|>bot ",
+        **dict.fromkeys(("end_context", "end_target"), "<|im_end|>"),
+        "learnt": ("end_target",),
+    }
+    model = nnx.eval_shape(lambda: packed.build({**config, "template": chat}, rngs=nnx.Rngs(0)))
+    encode = tokenizer(config).encode
+    layout, marks = model.layout, tokenizer(config)
+    contexts = pack([[Segment("how many?")]], layout, encode, then="text")
+    opened = [*marks.encode_marks("<|im_end|><|im_start|>bot ")]
+    read = [*marks.encode_marks("<|im_start|>user "), *encode("how many?"), *opened[:-1]]
+    text = contexts.batch.lanes["text"]
+    np.testing.assert_array_equal(text.ids[0, : len(read)], read)
+    assert (contexts.clock.tolist(), contexts.last.tolist()) == ([len(read)], [opened[-1]])
+    spans = expand(Example((Segment("how many?"), Segment("two", "target"))), layout, encode)
+    answer = spans.lanes["text"]
+    assert answer.loss_target[0] == encode("two")[0]
+    assert answer.tokens.clock[answer.loss_index[0]] == contexts.clock[0]
