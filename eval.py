@@ -9,23 +9,29 @@ Prints a table; writes `metrics.json`, `report.html` and pictures to `--output` 
 `evaluation/` inside the run, or `evaluation/<name of the release>`).
 """
 
+import sys
+
+from unified import interrupt
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    interrupt.end_at_once("eval.py")
+
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from flax import nnx
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from unified import devices
 from unified.data.rows import BadRecordsError
 from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release, run
-from unified.message import one_line
+from unified.message import told
 from unified.status import Warnings
+from unified.terminal import Terminal
 from unified.training import config as configs
 from unified.training.check import check_ranges
 
@@ -39,13 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, config = load(args.checkpoint, args.config, overrides, trust=args.trust)
         with Warnings(), models.config_of("" if args.config else args.checkpoint):
             values = models.recipe_of(config).evaluate(model, config, folder)
-    except (OSError, ValueError, BadRecordsError) as error:
-        if sys.flags.dev_mode:
-            raise
-        print(f"eval.py: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    Console().print(report.table(values, f"evaluation of {args.checkpoint}", report.LINES))
-    print(f"wrote {folder}")
+    except Exception as error:  # a config may ask the impossible in ways that nobody foresaw
+        return told("eval.py", error, (OSError, ValueError, BadRecordsError))
+    terminal = Terminal()
+    terminal.print(report.table(values, f"evaluation of {args.checkpoint}", report.LINES))
+    terminal.print(f"wrote {folder}")
     return 0
 
 
@@ -75,7 +79,7 @@ def load(
     params, saved = models.read(checkpoint, trust=trust or bool(config_file))
     if config_file:
         config = configs.load(config_file, overrides)
-        for field in ("tokenizer", "marks"):
+        for field in ("tokenizer", "marks", "template"):
             if field in saved:
                 config[field] = saved[field]
     else:

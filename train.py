@@ -9,6 +9,13 @@ The folder `--workdir` holds `config.json`, `checkpoints/`, `metrics.jsonl`, `te
 the end `release/` (weights for `unified` and `eval.py`) and `evaluation/`.
 """
 
+import sys
+
+from unified import interrupt
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    interrupt.end_at_once("train.py")
+
 import argparse
 import contextlib
 import dataclasses
@@ -18,7 +25,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +40,7 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
+from unified.message import told
 from unified.status import Warnings
 from unified.training import config as configs
 from unified.training import host as beside
@@ -51,6 +58,7 @@ from unified.training.step import TrainState, averaged
 from unified.training.stop import Stop, hurried, last_step
 from unified.training.validation import Validation
 
+MISTAKES = (OSError, ValueError, BadRecordsError)
 FULL = "a step takes more memory than there is: lower batch_size, or raise accumulation"
 
 
@@ -88,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
             devices.find()
             run, start = begin(args, configs.load(args.config, overrides), stack)
         except Exception as error:  # a config may ask the impossible in ways that nobody foresaw
-            return told(error)
+            return told("train.py", error, MISTAKES)
         try:
             state, signal, validated = train(run, start)
         except (NonFinite, BadRecordsError, Unsaved) as error:
@@ -103,21 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             finish(run, state, validated)
         except ValueError as error:
-            return told(error)
+            return told("train.py", error, MISTAKES)
         except OSError as error:
             return stopped(run, error)
     return 0
-
-
-def told(error: Exception) -> int:
-    """Exit status after a mistake of the user, in a line; `python -X dev` shows where it is."""
-    if sys.flags.dev_mode:
-        raise error
-    said = "; ".join(filter(None, map(str.strip, str(error).splitlines())))
-    if not isinstance(error, OSError | ValueError | BadRecordsError):
-        said = f"{type(error).__name__}: {said} (`python -X dev train.py ...` shows where)"
-    print(f"train.py: error: {said}", file=sys.stderr)
-    return 2
 
 
 def stopped(run: Run, error: Exception) -> int:

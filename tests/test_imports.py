@@ -14,14 +14,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"unified.checksum", "unified.devices", "unified.message", "unified.names"}
+LEAVES = {
+    "unified.terminal",
+    "unified.checksum",
+    "unified.devices",
+    "unified.message",
+    "unified.names",
+}
 CORE = {"unified.sequence", "unified.sharding", "pallas_kernels"}
 MODULES = CORE | {"unified.nn"}
 ALLOWED = {
     "pallas_kernels": set(),
     "configs": set(),
     "unified.message": set(),
-    "unified.output": set(),
+    "unified.interrupt": set(),
+    "unified.terminal": set(),
+    "unified.output": {"unified.data"},
     "unified.status": {"unified.message"},
     "unified.names": set(),
     "unified.sequence": set(),

@@ -74,8 +74,8 @@ def _aside(work: Callable[[], Any]) -> Any:
 
 def _run(args: argparse.Namespace, status: Status) -> str:
     """What the command has to print."""
-    if args.picture is not None and not args.picture.is_file():
-        raise FileNotFoundError(f"no picture at {args.picture}")
+    if args.picture is not None:
+        _check_picture(args.picture)
     if args.output is not None:
         output.check(args.output)
     with status:
@@ -89,6 +89,18 @@ def _run(args: argparse.Namespace, status: Status) -> str:
         if isinstance(model, inference.PictureTokenizer):
             raise ValueError(f"{args.checkpoint!r}: an autoencoder neither answers nor draws")
         return args.run(model, args)
+
+
+def _check_picture(name: str) -> None:
+    """Raises OSError or ValueError for what is no file, before the model is loaded."""
+    if name.startswith(("gs://", "s3://")):
+        return
+    if "://" in name:
+        raise ValueError(f"{name}: nothing is fetched from the network: give a file")
+    if not os.path.exists(name):
+        raise FileNotFoundError(f"no picture at {name}")
+    if not os.path.isfile(name):
+        raise ValueError(f"{name} is not a file")
 
 
 def _mistake(error: BaseException) -> str | None:
@@ -158,12 +170,12 @@ def parser() -> Parser:
     _add_drawing(command, "generated.png", set(DRAWING) - {"image_scale"})
 
     command = _command(commands, answer, "answer a question about a picture")
-    command.add_argument("picture", type=Path, help="a picture file")
+    command.add_argument("picture", help="a picture file")
     command.add_argument("question", nargs="?", default="describe the picture", help=_DEFAULT)
     _add_writing(command)
 
     command = _command(commands, edit, "change a picture as an instruction says")
-    command.add_argument("picture", type=Path, help="a picture file")
+    command.add_argument("picture", help="a picture file")
     command.add_argument("instruction", help="what to change")
     _add_drawing(command, "edited.png", set(DRAWING) - {"candidates"})
     return top

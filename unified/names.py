@@ -21,6 +21,10 @@ METHODS = {  # of those
     "format": ("__len__", "__getitem__"),
     "part": ("inputs", "losses", "counts"),
 }
+ALLOW = (
+    "if you trust who made it, and what it names, allow it with unified.load(path, trust=True), or "
+    "--trust on the command line"
+)
 # A format whose files name code, and where it lies: TFDS imports the features of `features.json`.
 IMPORTING = ("tfds", "unified.data.source_tfds")
 
@@ -46,16 +50,26 @@ def find(field: str, name: Any) -> Any:
 
 def check(config: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Raises ValueError where the config beside the weights at `path` names code that is not of
-    this package, naming the field and how to allow it."""
+    this package, or other weights that are not on this machine, with the field and how to allow
+    it."""
+    for place, folder in _mapping(config.get("load")).items():
+        if "://" in str(folder):
+            raise ValueError(
+                f"{os.fspath(path)!r}: config.load.{place}={folder!r} is elsewhere, and "
+                f"a folder of weights may name none such: {ALLOW}"
+            )
     for where, name in named(config):
         field = where.rpartition(".")[2]
         places = " or ".join(PLACES[field])
         if not is_ours(field, name):
             raise ValueError(
                 f"{os.fspath(path)!r}: config.{where}={name!r} is no part of {places} that "
-                "a folder of weights may name: if you trust who made it, and the code it names, "
-                "allow it with unified.load(path, trust=True), or --trust on the command line"
+                f"a folder of weights may name: {ALLOW}"
             )
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def named(tree: Any, where: str = "") -> Iterator[tuple[str, str]]:

@@ -10,10 +10,13 @@ def check(path: Path) -> None:
     """Raises OSError or ValueError for what could not be written after all the work."""
     from PIL import Image
 
+    from unified.data.decode import FORMATS
+
     kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
-    try:  # Pillow cannot write all that it reads, and what it cannot read (PDF) is no picture file
+    try:  # Pillow cannot write all that it reads
+        if kind not in FORMATS:  # of the others some are no pictures (PDF), some start a program
+            raise ValueError(kind)
         Image.new("RGB", (16, 16)).save(file, kind)
-        Image.open(file).load()
     except (KeyError, OSError, ValueError):
         raise ValueError(
             f"{path} needs the ending of a picture file that can be written, such as .png"

@@ -16,6 +16,8 @@ TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # the order
 EXIF = b"Exif\0\0"
 MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # that is no part of compressed pixels
 MAX_SCANS = 100  # of a JPEG, each of which visits every pixel; encoders write about ten
+MAX_CHUNKS = 2**16  # of a PNG, whose pixels take one for each 8 KiB or more
+MAX_TEXT = 2**22  # bytes of a PPM in letters, which are read one by one
 MAX_VALUES = 2**20  # of a TIFF tag: strips of the picture, colours
 PIXEL_TAGS = {
     *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320),
@@ -30,6 +32,8 @@ def pixels_only(data: bytes) -> bytes:
         return PNG + b"".join(_png(data))
     if data.startswith(JPEG):
         return b"\xff\xd8" + b"".join(_jpeg(data))
+    if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_TEXT:
+        raise ValueError("a PPM whose pixels are written as text, in megabytes: save it as a PNG")
     if data[:4] in TIFF:
         try:
             return _tiff(data, TIFF[data[:4]], wide=b"+" in data[:4])
@@ -40,8 +44,11 @@ def pixels_only(data: bytes) -> bytes:
 
 def _png(data: bytes) -> Iterator[bytes]:
     """Chunks that a decoder must know (in capitals), transparency and, where small, EXIF."""
-    at = len(PNG)
+    at, num = len(PNG), 0
     while at + 8 <= len(data):
+        num += 1
+        if num > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks")
         size, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + size
         if not kind.isalpha() or end > len(data):

@@ -171,6 +171,8 @@ def configured(
     do.
     """
     data = config["data"]
+    if not data.get(split):
+        raise ValueError(f"config.data.{split} names no source: add one, by a name of yours")
     sources, weights = open_split(data, split, task)
     return Pipeline(
         [adapt(source) for source in sources],
@@ -216,9 +218,9 @@ def _require_good(
 def _forget(dropout: Mapping[str, float], layout: Layout) -> Callable:
     known = {"text", "image"} | {lane.view for lane in layout.lanes}
     if unknown := set(dropout) - known:
-        raise ValueError(f"dropout of {sorted(unknown)}: there are {sorted(known)}")
+        raise ValueError(f"config.data.dropout of {sorted(unknown)}: there are {sorted(known)}")
     if wrong := {what: rate for what, rate in dropout.items() if not 0 <= rate <= 1}:
-        raise ValueError(f"dropout {wrong}: a probability is from 0 to 1")
+        raise ValueError(f"config.data.dropout={wrong}: a probability is from 0 to 1")
     return functools.partial(drop_conditions, rates=dict(dropout), views=layout.views)
 
 

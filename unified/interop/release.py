@@ -93,7 +93,7 @@ def load(path: PathLike, *, verify: bool = True) -> tuple[Params, dict[str, Any]
     try:
         tensors = safetensors.deserialize(read_file(folder / WEIGHTS))
         flat = {n: _array(n, tensor) for n, tensor in tensors}
-        if verify and is_file(folder / CHECKSUMS):
+        if verify and os.path.lexists(folder / CHECKSUMS):
             _verify(flat, read_file(folder / CHECKSUMS))
         return unflatten(flat), load_config(folder)
     except (MemoryError, safetensors.SafetensorError, _Damaged) as error:
@@ -109,6 +109,8 @@ def _verify(flat: Mapping[str, np.ndarray], said: bytes) -> None:
     """Raises _Damaged, naming them, for parameters that are not those of the checksums."""
     try:
         wanted = json.loads(said)
+        if not wanted:
+            raise ValueError("it is empty")
         names = checksum.damaged(flat, {str(name): text for name, text in wanted.items()})
     except (AttributeError, RecursionError, ValueError) as error:
         raise _Damaged(f"{CHECKSUMS} holds no checksums: {error}") from error

@@ -6,16 +6,18 @@ is none of JSON's says nothing here.
 
 import dataclasses
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 LARGEST = 2**63  # whole numbers beyond are a mistake, whatever they count
 LONGEST = 4096  # items of a list
+WIDEST = float(np.finfo(np.float32).max)  # of numbers: models compute in 32 bits
 SCALARS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
@@ -197,7 +199,7 @@ def _is(value: Any, kind: Any, choices: Sequence[Any]) -> bool:
         return kind is not int and isinstance(value, kind)
     if isinstance(value, int):
         return abs(value) < LARGEST
-    return kind is float and isinstance(value, float) and math.isfinite(value)
+    return kind is float and isinstance(value, float) and abs(value) <= WIDEST
 
 
 def _is_mapping(value: Any) -> bool:

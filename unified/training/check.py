@@ -4,6 +4,7 @@ fields that must agree."""
 import math
 import re
 import reprlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +29,16 @@ RANGES = {  # first and last value; neither infinite nor "not a number"
     "optimizer.clip_norm": (0, INF),
     "optimizer.weight_decay": (0, INF),
     "optimizer.eps": (0, INF),
+    "optimizer.adam_weight_decay": (0, INF),
+    "optimizer.ns_steps": (1, INF),
     "checkpoint.every": (1, INF),
     "checkpoint.keep": (1, INF),
     "validation.every": (0, INF),
 }
-SHARES = ("ema.decay", "optimizer.b1", "optimizer.b2")  # at least 0, less than 1
+SHARES = (  # at least 0, less than 1
+    "ema.decay",
+    *(f"optimizer.{name}" for name in ("b1", "b2", "beta", "adam_b1", "adam_b2", "momentum")),
+)
 
 
 # Values of the types of those that are left out; a name may give way to a list (`remat`).
@@ -128,8 +134,9 @@ def check_lists(config: ConfigDict) -> None:
     for field, patterns in lists.items():
         for pattern in patterns:
             try:
-                re.compile(pattern)
-            except (TypeError, re.error) as error:
+                with warnings.catch_warnings(action="ignore"):
+                    re.compile(pattern)
+            except (OverflowError, RecursionError, TypeError, re.error) as error:
                 raise ValueError(
                     f"{field}: {brief(pattern)} is no regular expression: {error}"
                 ) from None
@@ -149,7 +156,7 @@ def brief(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def check_ranges(config: ConfigDict) -> None:

@@ -10,13 +10,16 @@ import ast
 import difflib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from unified import names
+from unified.interop import release
 from unified.training.check import brief, check, check_groups
 from unified.training.config_file import read
 from unified.training.nearest import nearest
@@ -286,10 +289,11 @@ def changes(config: ConfigDict, path: Path) -> dict[str, tuple[Any, Any]]:
 
     Raises ValueError for a file that is damaged.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
+    text = release.read_file(epath.Path(path)).decode(errors="replace")
     try:
-        if not isinstance(old := json.loads(path.read_text()), dict):
+        if not isinstance(old := json.loads(text), dict):
             raise ValueError("it holds no fields")
     except ValueError as error:
         raise ValueError(

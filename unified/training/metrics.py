@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from unified.interop import release
 from unified.training.feed import Fed
 from unified.training.step import Losses
 
@@ -207,9 +209,9 @@ class Board:
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`; a last one cut short by a kill is left out.
 
-    Raises ValueError for a line that no run has written.
+    Raises ValueError for a line that no run has written, and where no file has that name.
     """
-    content = path.read_bytes() if path.exists() else b""
+    content = release.read_file(epath.Path(path)) if os.path.lexists(path) else b""
     *whole, _ = content.split(b"\n")
     return [_line(text, path, number) for number, text in enumerate(whole, 1)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from unified.terminal import Terminal
 from unified.training.feed import Fed
 
 
@@ -16,10 +16,7 @@ class Display:
     """Prints to the terminal of the first process; others stay silent (`show=False`)."""
 
     def __init__(self, total: int, losses: Iterable[str], *, show: bool = True):
-        # What is printed holds paths and texts of users: brackets in it are no markup.
-        self.console = Console(
-            quiet=not show, soft_wrap=True, markup=False, emoji=False, highlight=False
-        )
+        self.console = Terminal(quiet=not show)
         self._losses, self._total = tuple(losses), total
         self._begun = False
         self._bar: Progress | None = None
