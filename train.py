@@ -340,19 +340,19 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
         model = nnx.merge(run.setup.task.model, params)
         folder = run.workdir / "evaluation"
         values = run.recipe.evaluate(model, run.config, folder, validated or None)
-    said = left(run.workdir, folder, run.recipe)
+    said = left(run.workdir, folder, model)
     lines = report.LINES - len(said)
     run.display.print(report.table(values, f"evaluation after {int(state.step)} steps", lines))
     for line in said:
         run.display.print(line)
 
 
-def left(workdir: Path, folder: Path, recipe: ModuleType) -> list[str]:
-    """Where the report of an evaluation is, and a command to try the model with."""
+def left(workdir: Path, folder: Path, model: Any) -> list[str]:
+    """Where the report of an evaluation is, and a command to try a model of parts with."""
     said = []
     if (page := folder / report.PAGE).exists():
         said.append(f"report   {page}")
-    if hasattr(recipe, "decode_text"):  # what `unified` needs of a recipe
+    if hasattr(model, "layout"):
         out = shlex.join(["--checkpoint", str(workdir), "-o", str(workdir / "cat.png")])
         said.append(f'try      {draws()} "a purple cat" {out}')
     return said

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import train
 from tests import xla
 from unified.interop import model as models
 from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
+from unified.training import config as configs
 from unified.training import stop
 from unified.training.metrics import read
 from unified.training.progress import Display
@@ -226,7 +228,7 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
 
 
 def test_the_last_lines_name_the_report_and_a_command_that_is_there(tmp_path, monkeypatch):
-    evaluated, bare, drawing = tmp_path / "evaluation", object(), types.SimpleNamespace
+    evaluated, bare = tmp_path / "evaluation", object()
     assert train.left(tmp_path, evaluated, bare) == []
     evaluated.mkdir()
     (evaluated / "report.html").touch()
@@ -235,12 +237,13 @@ def test_the_last_lines_name_the_report_and_a_command_that_is_there(tmp_path, mo
     bin.mkdir(parents=True)
     (bin / "unified").touch()
     monkeypatch.setattr(sys, "executable", str(bin / "python"))
+    config = configs.load("configs/quick.py", [])
+    drawing = nnx.eval_shape(lambda: models.recipe_of(config).build(config, rngs=nnx.Rngs(0)))
     monkeypatch.chdir(tmp_path)
-    recipe = drawing(decode_text=None)
     for path, program in (("/nowhere", ".venv/bin/unified"), (str(bin), "unified")):
         monkeypatch.setenv("PATH", path)
         (bin / "unified").chmod(0o755)
-        assert train.left(Path("runs/a b"), evaluated, recipe)[1] == (
+        assert train.left(Path("runs/a b"), evaluated, drawing)[1] == (
             f"try      {program} generate \"a purple cat\" --checkpoint 'runs/a b' "
             "-o 'runs/a b/cat.png'"
         )
