@@ -40,7 +40,7 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
-from unified.message import told
+from unified.message import is_unicode, told
 from unified.status import Warnings
 from unified.training import config as configs
 from unified.training import host as beside
@@ -143,6 +143,8 @@ def begin(
     recipe = recipe_of(config)
     if not args.workdir.strip():
         raise ValueError("--workdir is empty: name a folder, `.` for the current one")
+    if not is_unicode(args.workdir):
+        raise ValueError(f"--workdir {args.workdir!r} is not valid Unicode: name another folder")
     workdir = Path(args.workdir)
     lock = stack.enter_context(Lock(workdir))
     mesh = sharding.make_mesh(config.mesh)

@@ -17,16 +17,18 @@ HANDLED = "signal.signal(signal.SIGINT, lambda *_: print('kept', flush=True)); t
 
 def interrupted(code, *, ignored=False):
     """Status, output and errors of a program that is interrupted once it says so."""
-    program = f"from unified import interrupt; interrupt.end_at_once('program'); {code}"
-    program = f"import signal, time; print('begins', flush=True); {program}"
-    handler = signal.SIG_IGN if ignored else signal.default_int_handler
+    handler = "SIG_IGN" if ignored else "default_int_handler"  # whatever the tests were started by
+    program = (
+        f"import signal, time; signal.signal(signal.SIGINT, signal.{handler}); "
+        "from unified import interrupt; interrupt.end_at_once('program'); "
+        f"print('begins', flush=True); {code}"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
     )
     assert process.stdout.readline() == "begins\n"
     time.sleep(0.5)

@@ -98,13 +98,19 @@ def test_a_name_without_a_place_is_never_imported(where, value, sound, payload, 
     assert not payload.exists()
 
 
+def test_weights_that_name_others_elsewhere_are_refused(sound, tmp_path):
+    folder = changed(sound, tmp_path / "other", "load", {"": "gs://bucket/weights"})
+    with pytest.raises(ValueError, match=r"config.load.='gs://bucket/w.*' is elsewhere.*--tr"):
+        unified.load(folder)
+
+
 def test_trust_allows_any_code(sound, payload, tmp_path, capsys):
     folder = changed(sound, tmp_path / "other", "recipe", "payload")
     with pytest.raises(TypeError, match="build"):  # so it is imported and called
         unified.load(folder, trust=True)
     assert payload.exists()
-    with pytest.raises(TypeError, match="build"):
-        evaluation.main(["--checkpoint", str(folder), "--trust"])
+    assert evaluation.main(["--checkpoint", str(folder), "--trust"]) == 2
+    assert "TypeError" in capsys.readouterr().err
     with pytest.raises(TypeError, match="build"):
         cli.main(["generate", "x", "--checkpoint", str(folder), "--trust"])
 

@@ -25,3 +25,13 @@ def told(program: str, error: Exception, known: tuple[type[Exception], ...]) -> 
         said = f"{type(error).__name__}: {said} (`python -X dev {program} ...` shows where)"
     print(f"{program}: error: {one_line(said, 2000)}", file=sys.stderr)
     return 2
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text holds no half characters (surrogates), which Python makes of names and
+    arguments that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

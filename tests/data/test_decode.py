@@ -269,3 +269,15 @@ def test_transparency_of_every_kind_becomes_white():
     assert stored("RGB", transparency=(90, 90, 90)) == [0, 255]
     assert stored("P", transparency=90) == [0, 255]
     assert stored("1", transparency=1)[0] == 0
+
+
+def test_a_png_of_very_many_chunks_is_refused():
+    """Each takes a decoder its time, whatever it holds."""
+    good = saved(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="more than 65536 chunks"):
+        decode(good[:33] + chunk(b"IDAT", b"") * 100_000 + good[33:])
+
+
+def test_a_large_ppm_in_letters_is_refused():
+    with pytest.raises(ValueError, match="written as text, in megabytes"):
+        decode(b"P3 1000 1000 255 " + b"1 2 3 " * 1_000_000)

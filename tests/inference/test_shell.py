@@ -147,7 +147,7 @@ def test_what_is_no_file_is_no_picture(what, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     assert cli.main(["answer", str(tmp_path / what)]) == 1
-    assert "unified answer: error: no picture at " in capsys.readouterr().err
+    assert re.search("no picture at .*nothing|is not a file", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("args", [["answer"], ["generate", "x", "--steps", "y"], [], ["draw"]])
@@ -216,3 +216,15 @@ def test_a_warning_of_a_program_is_a_line_like_its_others(capfd):
     assert capfd.readouterr() == ("warning  source folder has changed:\\nmore records\n", "")
     ours = logging.getLogger("unified")
     assert ours.propagate and not ours.handlers
+
+
+@pytest.mark.parametrize("name", ["out.eps", "out.ps", "OUT.EPS"])
+def test_postscript_is_not_written_as_it_would_start_a_program(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("it was started"))
+    assert cli.main(["generate", "a dog", "-o", str(tmp_path / name)]) == 1
+    assert "needs the ending of a picture file" in capsys.readouterr().err
+
+
+def test_an_address_is_told_that_nothing_is_fetched(capsys):
+    assert cli.main(["answer", "http://x.org/y.png"]) == 1
+    assert "http://x.org/y.png: nothing is fetched from the network" in capsys.readouterr().err

@@ -12,10 +12,12 @@ import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import struct
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +39,7 @@ from unified.recipes import packed
 from unified.training import config as configs
 
 PATIENCE = 60  # seconds, on a busy machine; nothing takes more than two on a quiet one
+MEMORY = 1_500_000  # kB that all cases together may add
 
 
 class Absent:
@@ -295,11 +298,17 @@ def quick() -> Iterator[None]:
         models.shapes, packed.evaluate = make, evaluate
 
 
+def grown() -> int:
+    """The most memory that this process has had, in kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def faults(
     cases: Iterable[Case], sound: Path, how: Callable[[Path], str]
 ) -> tuple[dict[str, str], list[str]]:
     """What was said of each case that was told, and those that ended in another way."""
     said, wrong = {}, []
+    threads, memory = set(threading.enumerate()), grown()
     for case in cases:
         began = time.monotonic()
         try:
@@ -308,6 +317,11 @@ def faults(
             wrong.append(f"{case.name}: {type(error).__name__}: {error}")
         if (seconds := time.monotonic() - began) > PATIENCE:
             wrong.append(f"{case.name}: {seconds:.0f} s")
+    wrong += [
+        f"thread {t.name}" for t in threading.enumerate() if t not in threads and t.is_alive()
+    ]
+    if (more := grown() - memory) > MEMORY:
+        wrong.append(f"memory grew by {more} kB")
     return {name: text for name, text in said.items() if text}, wrong
 
 

@@ -136,3 +136,12 @@ def test_a_package_path_is_found_from_any_folder(tmp_path, monkeypatch):
     assert release.resolve("unified/interop/release.py").read_text().startswith('"""A released')
     (tmp_path / "unified").mkdir()
     assert release.resolve("unified") == release.epath.Path("unified")  # an existing path wins
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_checksums_that_are_no_file_are_damage(make, tmp_path):
+    release.save(tmp_path, {"a": np.ones(2, np.float32)}, {})
+    (tmp_path / release.CHECKSUMS).unlink()
+    make(tmp_path / release.CHECKSUMS)
+    with pytest.raises((OSError, ValueError), match=r"checksums\.json is not a file"):
+        release.load(tmp_path)

@@ -55,6 +55,18 @@ def test_everything_comes_back_on_one_device_and_on_eight(tmp_path, caplog):
     assert not [r for r in caplog.records if "could not be restored" in r.getMessage()]
 
 
+def test_what_the_run_changes_after_a_save_is_not_in_it(tmp_path):
+    """Orbax writes in the background, while the next steps add to the window."""
+    host = {"inputs": [0], "window": {"loss": (1.0, 1.0)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state(7), host, {})
+        host["window"]["loss"] = (2.0, 2.0)
+        host["inputs"].append(1)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(abstract(state(0)))
+    assert found.host == {"inputs": [0], "window": {"loss": [1.0, 1.0]}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

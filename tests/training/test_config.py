@@ -212,6 +212,8 @@ def test_lists_and_names_give_way_to_one_another():
         ("optimizer.learning_rate=-1e-3", "optimizer.learning_rate=-0.001 must be at least 0"),
         ("optimizer.final_fraction=2", "optimizer.final_fraction=2.0 must be from 0 to 1"),
         ("optimizer.b2=1", r"optimizer.b2=1.0 must be in \[0, 1\)"),
+        ("freeze=('a{99999999999999999999}',)", "freeze: 'a{9+}' is no regular expression"),
+        ("optimizer.multipliers=(('a',1e39),)", "optimizer.multipliers=.* must be pairs"),
         ("checkpoint.keep=0", "checkpoint.keep=0 must be at least 1"),
         ("validation.every=-1", "validation.every=-1 must be at least 0"),
         ("loss_weights={'text': 1e999}", "loss_weights.text=inf must be a finite number"),
@@ -281,3 +283,17 @@ def test_a_kept_config_that_is_damaged_is_named_and_left(text, tmp_path):
     ):
         keep(toy(), path)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [("beta=2.0", "beta=2.0 must be from 0 to 1"), ("ns_steps=0", "ns_steps=0 must be at least 1")],
+)
+def test_numbers_of_an_optimizers_own_are_bounded(field, message):
+    with pytest.raises(ValueError, match=f"optimizer.{message}"):
+        emoji(f"optimizer.{field}")
+
+
+def test_a_pattern_that_python_warns_of_says_nothing(recwarn):
+    toy("freeze=('[[a]b',)")
+    assert not recwarn.list

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import threading
 
 import jax.numpy as jnp
@@ -113,3 +114,10 @@ def test_tokens_are_counted_without_padding():
     tokens = Tokens(clock=stop, start=stop, stop=stop, position=stop)
     assert count_tokens({"a": tokens, "b": np.ones(3)}) == (5, 8)
     assert count_tokens({"pixels": np.ones(3)}) == (0, 0)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_metrics_that_are_no_file_are_not_waited_for(make, tmp_path):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(OSError, match=r"metrics\.jsonl is not a file"):
+        read(tmp_path / "metrics.jsonl")

@@ -109,7 +109,7 @@ def _verify(flat: Mapping[str, np.ndarray], said: bytes) -> None:
     """Raises _Damaged, naming them, for parameters that are not those of the checksums."""
     try:
         wanted = json.loads(said)
-        if not wanted:
+        if flat and not wanted:
             raise ValueError("it is empty")
         names = checksum.damaged(flat, {str(name): text for name, text in wanted.items()})
     except (AttributeError, RecursionError, ValueError) as error:

@@ -74,6 +74,7 @@ def read(checkpoint: epath.Path, step: int, *, verify: bool = True) -> Params:
     does for arrays."""
     import orbax.checkpoint as ocp
 
+    check_files(checkpoint)
     state = checkpoint / STATE
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     metadata = reader.metadata(state).item_metadata
@@ -97,6 +98,15 @@ def read(checkpoint: epath.Path, step: int, *, verify: bool = True) -> Params:
     return unflatten({k: leaf for part in found.values() for k, leaf in flatten(part).items()})
 
 
+def check_files(checkpoint: PathLike) -> None:
+    """Raises ValueError for what is no file where a checkpoint has one: a pipe would wait for ever,
+    a device never end."""
+    for folder, _, names in os.walk(os.fspath(checkpoint)):
+        for name in names:
+            if not os.path.isfile(path := os.path.join(folder, name)):
+                raise ValueError(f"{os.path.relpath(path, checkpoint)} is not a file")
+
+
 def check_step(found: int, step: int) -> None:
     """Raises ValueError where a checkpoint holds another step than its name says."""
     if found != step:
@@ -108,8 +118,10 @@ def verified(found: Any, host: Any) -> None:
     a checkpoint that has none, nothing is known."""
     if not isinstance(host, dict):
         raise ValueError(f"{HOST}/metadata holds no fields")
-    if not (saved := host.get(CHECKSUMS)):
+    if CHECKSUMS not in host:
         return
+    if not isinstance(saved := host[CHECKSUMS], dict) or not saved:
+        raise ValueError(f"{HOST}/metadata holds no checksums where it says so")
     names = checksum.damaged(found, {name: saved.get(name, "") for name in flatten(found)})
     if names:
         raise ValueError(f"not as they were saved: {checksum.several(names)}")

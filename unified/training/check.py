@@ -31,13 +31,15 @@ RANGES = {  # first and last value; neither infinite nor "not a number"
     "optimizer.eps": (0, INF),
     "optimizer.adam_weight_decay": (0, INF),
     "optimizer.ns_steps": (1, INF),
+    "optimizer.beta": (0, 1),
+    "optimizer.momentum": (0, 1),
     "checkpoint.every": (1, INF),
     "checkpoint.keep": (1, INF),
     "validation.every": (0, INF),
 }
 SHARES = (  # at least 0, less than 1
     "ema.decay",
-    *(f"optimizer.{name}" for name in ("b1", "b2", "beta", "adam_b1", "adam_b2", "momentum")),
+    *(f"optimizer.{name}" for name in ("b1", "b2", "adam_b1", "adam_b2")),
 )
 
 

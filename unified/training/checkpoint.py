@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from unified import checksum
-from unified.interop.run import CHECKSUMS, HOST, STATE, check_step, is_complete, reason
+from unified.interop.run import CHECKSUMS, HOST, STATE, check_files, check_step, is_complete, reason
 from unified.training import processes
 from unified.training.nearest import nearest
 from unified.training.step import TrainState
@@ -79,6 +80,8 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """Raises ValueError for a folder that Orbax cannot read."""
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is not a folder: move it away")
         policies: list[Any] = [LatestN(self._keep)]
         tracked: dict[str, Any] = {}
         if self._best:
@@ -130,6 +133,7 @@ class Checkpoints:
             return
         if self._best and metrics and self._best not in metrics:
             raise ValueError(f"checkpoint.best: {self._best!r}; {nearest(self._best, metrics)}")
+        host = json.loads(json.dumps(dict(host)))  # the run changes it while it is being written
         said = checksum.checksums(state) | {HOST: _digest(host)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), host=ocp.args.JsonSave({**host, CHECKSUMS: said})
@@ -193,7 +197,10 @@ class Checkpoints:
         if step is None:
             return None
         with self.reading(step):
-            saved = self._manager.item_metadata(step)[STATE].tree
+            check_files(self.folder / str(step))
+            if (metadata := self._manager.item_metadata(step)[STATE]) is None:
+                raise ValueError(f"{STATE} holds no arrays")
+            saved = metadata.tree
             misfit = difference(saved, abstract)
         if misfit:
             raise Misfit(f"{self.folder / str(step)} does not fit: {misfit}")
@@ -205,7 +212,7 @@ class Checkpoints:
             check_step(int(found[STATE].step), step)
             host = dict(_object(found[HOST]))
             said = host.pop(CHECKSUMS, None)
-            if said and verify:
+            if said is not None and verify:
                 _verify(found[STATE], host, said)
         return Restored(step, found[STATE], host)
 

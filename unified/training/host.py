@@ -5,6 +5,7 @@ since the last log line; `hurried`: (`max_minutes`, the step to end with) once t
 forward, or None; `seconds`: of `max_minutes`, those that are over. Runs of old lack the last two.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ def check(host: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_pair(value: Any) -> bool:
