@@ -58,7 +58,7 @@ def settings(quick: bool) -> ConfigDict:
     if quick:
         config.batch_size = 2
         config.model.backbone.num_layers = 2
-        config.model.parts.vit.encoder.num_layers = 1
+        config.model.vision.num_layers = 1
         config.data.lookahead = 8
     return config
 

@@ -261,9 +261,9 @@ class Model(nn.Module):
         D_latent = cfg["backbone"]["streams"]["gen"]["embed_dim"]
         text, vit, vae = (cfg["parts"][view] for view in ("text", "vit", "vae"))
         self.embedding = nn.Parameter(torch.empty(text["vocab_size"], D))
-        self.vision = Vision(vit["encoder"])
+        self.vision = Vision(cfg["vision"])
         self.theta = vae["position_theta"]
-        self.connector = Connector(vit["encoder"]["embed_dim"], D, vit["position_theta"])
+        self.connector = Connector(cfg["vision"]["embed_dim"], D, vit["position_theta"])
         self.latent_in = nn.Parameter(torch.empty(latent_dim, D_latent))
         self.timestep = Timestep(D_latent)
         self.backbone = Backbone(cfg["backbone"])

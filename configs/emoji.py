@@ -100,7 +100,7 @@ def layout() -> dict:
 
 
 def model() -> dict:
-    """The backbone, and the part of each view."""
+    """The networks, and the part of each view."""
     return {
         "backbone": {
             "streams": {
@@ -116,32 +116,34 @@ def model() -> dict:
             "qk_norm": True,
             "rope_theta": 10_000.0,
         },
-        "parts": {
+        "vision": {
+            "embed_dim": 128,
+            "mlp_dim": 384,
+            "num_layers": 3,
+            "num_heads": 4,
+            "patch": 8,
+            "side": 8,
+        },
+        "autoencoder": {  # that of unified/checkpoints/autoencoder
+            "encoder_widths": (8, 32, 48),
+            "decoder_widths": (16, 32, 64),
+            "encoder_blocks": 1,
+            "decoder_blocks": 1,
+            "latent_channels": 8,
+            "num_groups": 4,
+            "scale": 1.0426608324050903,
+            "shift": -0.04509871080517769,
+        },
+        "parts": {  # what the model does with each view, and with which of these networks
             "text": {"part": "text", "vocab_size": 1024, "logits_chunk": 4096},
             "vit": {
                 "part": "vision",
-                "encoder": {
-                    "embed_dim": 128,
-                    "mlp_dim": 384,
-                    "num_layers": 3,
-                    "num_heads": 4,
-                    "patch": 8,
-                    "side": 8,
-                },
+                "encoder": "vision",
                 "position_theta": 16.0,  # pictures are 8 tokens a side
             },
             "vae": {
                 "part": "flow",
-                "autoencoder": {  # that of unified/checkpoints/autoencoder
-                    "encoder_widths": (8, 32, 48),
-                    "decoder_widths": (16, 32, 64),
-                    "encoder_blocks": 1,
-                    "decoder_blocks": 1,
-                    "latent_channels": 8,
-                    "num_groups": 4,
-                    "scale": 1.0426608324050903,
-                    "shift": -0.04509871080517769,
-                },
+                "autoencoder": "autoencoder",
                 "timestep_shift": 3.0,  # towards noise, where words decide
                 "sample_latents": False,
                 "position_theta": 16.0,

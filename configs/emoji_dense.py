@@ -9,7 +9,7 @@ from configs import emoji
 def get_config():
     config = emoji.get_config()
     config.model.backbone.shared = "all"
-    del config.model.parts.vit, config.layout.lanes.vit
+    del config.model.vision, config.model.parts.vit, config.layout.lanes.vit
     config.layout.uses.update({"see": ("vae",), "edit": ("vae",)})
     config.layout.lanes.text.update({"budget": 92})
     config.layout.lanes.vae.update({"count": 5})

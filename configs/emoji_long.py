@@ -28,7 +28,7 @@ def get_config():
             "head_dim": 64,
         }
     )
-    config.model.parts.vit.encoder.update({"embed_dim": 192, "mlp_dim": 512, "num_layers": 4})
+    config.model.vision.update({"embed_dim": 192, "mlp_dim": 512, "num_layers": 4})
 
     config.drawing.update({"shift": 1.0, "text_scale": 2.0, "candidates": 8})
 

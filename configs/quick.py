@@ -45,7 +45,7 @@ def get_config():
     heads = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 32}
     config.model.backbone.update({"streams": {"und": width, "gen": width}, "num_layers": 4} | heads)
     vision = {"embed_dim": 64, "mlp_dim": 128, "num_layers": 2, "num_heads": 2, "side": 4}
-    config.model.parts.vit.encoder.update(vision)
+    config.model.vision.update(vision)
 
     config.batch_size = 8
     config.total_steps = 1000

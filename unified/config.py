@@ -45,7 +45,8 @@ class TemplateFields(TypedDict, total=False):
 
 
 class ModelFields(TypedDict):
-    """What lies in them is declared by the dataclasses that they become."""
+    """Beside them the networks that parts name. What lies in them is declared by the dataclasses
+    that they become."""
 
     backbone: Mapping[str, Any]
     parts: Mapping[str, Mapping[str, Any]]
@@ -89,10 +90,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         "marks": MARKS,
         "template": {},
         "layout": {"lanes": of_each(lanes, "kind", LANES), "uses": {}},
-        "model": {
-            "backbone": options(BackboneConfig),
-            "parts": {view: _optional(spec) for view, spec in model.get("parts", {}).items()},
-        },
+        "model": {"backbone": options(BackboneConfig), **_optional(model.get("parts", {}))},
         "data": {"dropout": {}, "lookahead": 1, "workers": 0}
         | {split: of_each(x, "format", FORMATS, weight=1.0) for split, x in splits.items()},
         "drawing": vars(Drawing()),
@@ -115,14 +113,18 @@ def parse(config: Mapping[str, Any]) -> UnifiedConfig:
     check_types(config)
     conform(config, Fields, "config")
     drawing(config)
-    parts, kinds = {}, {}
+    parts, kinds, used = {}, {}, {"backbone", "parts"}
     for view, spec in config["model"]["parts"].items():
         where = f"config.model.parts.{view}"
         kinds[view], kind = part_of(spec, where)
         fields = {name: value for name, value in spec.items() if name != "part"}
+        for name, network, made in networks(kind, spec):
+            if network not in config["model"]:
+                known = sorted(set(config["model"]) - {"backbone", "parts"})
+                raise ValueError(f"{where}.{name}={network!r} is none of config.model: {known}")
+            fields[name] = conform(config["model"][network], made, f"config.model.{network}")
+            used.add(network)
         parts[view] = fill(kind.config, fields, where)
-    if unknown := sorted(set(config["model"]) - {"backbone", "parts"}):
-        raise ValueError(f"config.model: unknown {unknown}; there are ['backbone', 'parts']")
     backbone = fill(BackboneConfig, config["model"]["backbone"], "config.model.backbone")
     row = layout(config)
     check_lanes(row, config)
@@ -132,6 +134,8 @@ def parse(config: Mapping[str, Any]) -> UnifiedConfig:
         made = UnifiedConfig(**fields, **how)
     except ValueError as error:
         raise ValueError(f"config.model: {error}") from error
+    if unknown := sorted(set(config["model"]) - used):
+        raise ValueError(f"config.model: {unknown} are of no part; there are {sorted(used)}")
     needed, given = tokenizer(config).vocab_size, getattr(made.parts.get(TEXT), "vocab_size", 0)
     if needed > given:
         raise ValueError(
@@ -154,14 +158,24 @@ def part_of(spec: Mapping[str, Any], where: str) -> tuple[str, Any]:
     return str(path), kind
 
 
-def _optional(spec: Any) -> dict[str, Any]:
-    """What the fields of a part are where they are left out, and those of their dataclasses."""
-    kind: Any = known("part", KINDS.get(spec.get("part"), spec.get("part"))) if spec else None
-    if not hasattr(kind, "config"):
-        return {}
+def networks(kind: Any, spec: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The fields of a part that name a network of `config.model`, the names, and what it becomes:
+    several parts may be made with the same numbers."""
     hints = typing.get_type_hints(kind.config)
-    inner = {n: options(hints[n]) for n in spec if dataclasses.is_dataclass(hints.get(n))}
-    return options(kind.config) | inner
+    for name, value in spec.items():
+        if isinstance(value, str) and dataclasses.is_dataclass(hints.get(name)):
+            yield name, value, hints[name]
+
+
+def _optional(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of parts, and of the networks that they name, are where they are left out."""
+    found: dict[str, Any] = {"parts": {}}
+    for view, spec in parts.items():
+        kind: Any = known("part", KINDS.get(spec.get("part"), spec.get("part")))
+        if hasattr(kind, "config"):
+            found["parts"][view] = options(kind.config)
+            found |= {network: options(made) for _, network, made in networks(kind, spec)}
+    return found
 
 
 def layout(config: Mapping[str, Any]) -> Layout:

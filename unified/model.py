@@ -70,7 +70,7 @@ class UnifiedConfig:
                 part.check(lanes)
         self.layout.check()
 
-    def kind(self, view: str) -> type[Part]:
+    def kind(self, view: str) -> Any:
         return names.find("part", self.kinds[view])
 
     def lanes_of(self, view: str) -> tuple[Any, ...]:

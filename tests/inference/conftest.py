@@ -23,11 +23,9 @@ def config():
     config.model.backbone.update(
         {"streams": {"und": width, "gen": width}, "num_layers": 2, "num_heads": 2, "head_dim": 16}
     )
-    config.model.parts.vit.encoder.update(
-        {"embed_dim": 32, "mlp_dim": 48, "num_layers": 1, "num_heads": 2}
-    )
+    config.model.vision.update({"embed_dim": 32, "mlp_dim": 48, "num_layers": 1, "num_heads": 2})
     widths = (4, 4, 4, 4)
-    config.model.parts.vae.autoencoder.update(
+    config.model.autoencoder.update(
         {"encoder_widths": widths, "decoder_widths": widths, "encoder_blocks": 1,
          "decoder_blocks": 1, "num_groups": 2, "latent_channels": 4, "scale": 1.0, "shift": 0.0}
     )  # fmt: skip

@@ -161,7 +161,7 @@ def test_the_candidate_is_kept_that_reads_most_like_its_prompt(assistant):
 def test_a_request_without_text_has_one_candidate(assistant, monkeypatch):
     drawn = []
 
-    def draw(program, params, contexts, block, seeds, guidance, **_):
+    def draw(graph, params, contexts, block, seeds, plan, guidance, **_):
         drawn.append(seeds.tolist())
         return np.zeros((len(seeds), 16, 16, 3), np.uint8)
 

@@ -96,7 +96,7 @@ def test_numbers_of_any_size_take_neither_time_nor_memory(sound):
     fields = (
         "backbone.num_layers",
         "backbone.head_dim",
-        "parts.vae.autoencoder.decoder_blocks",
+        "autoencoder.decoder_blocks",
         "parts.text.vocab_size",
     )
     names = {f"config.model.{field}={10**9}" for field in fields}
@@ -107,7 +107,7 @@ def test_numbers_of_any_size_take_neither_time_nor_memory(sound):
     assert grown < 1_000_000  # kB
     layers = told["config.model.backbone.num_layers=1000000000"]
     assert "misshaped: backbone/runs/0/gen/attention/key/kernel is (1, " in layers
-    blocks = told["config.model.parts.vae.autoencoder.decoder_blocks=1000000000"]
+    blocks = told["config.model.autoencoder.decoder_blocks=1000000000"]
     assert "config.model asks for more parameters than lie beside it" in blocks
 
 

@@ -10,7 +10,7 @@ def small(variant="mot", **backbone):
     config = VARIANTS[variant].get_config()
     config.batch_size = 2
     config.data.lookahead = 8
-    config.model.parts.vae.autoencoder = {
+    config.model.autoencoder = {
         "encoder_widths": (4, 4, 8),
         "decoder_widths": (4, 4, 8),
         "encoder_blocks": 1,
@@ -24,5 +24,5 @@ def small(variant="mot", **backbone):
         widths.update({"embed_dim": 16, "mlp_dim": 24})
     config.model.backbone.update({"num_heads": 2, "num_kv_heads": 1, "head_dim": 8, **backbone})
     vision = {"embed_dim": 8, "mlp_dim": 16, "num_layers": 1, "num_heads": 2}
-    config.model.parts.get("vit", {}).get("encoder", {}).update(vision)
+    config.model.get("vision", {}).update(vision)
     return config

@@ -248,19 +248,19 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         ),
         (lambda c: c.model.backbone.update(rope_theta=-1.0), "backbone: rope_theta=-1.0 must be a"),
         (
-            lambda c: c.model.parts.vit.encoder.update(num_layers=0),
-            "encoder: num_layers=0 must be at least 1",
+            lambda c: c.model.vision.update(num_layers=0),
+            "vision: num_layers=0 must be at least 1",
         ),
         (
-            lambda c: c.model.parts.vit.encoder.update(num_heads=0),
-            "encoder: num_heads=0 must be at least 1",
+            lambda c: c.model.vision.update(num_heads=0),
+            "vision: num_heads=0 must be at least 1",
         ),
         (
-            lambda c: c.model.parts.vae.autoencoder.update(scale=0.0),
+            lambda c: c.model.autoencoder.update(scale=0.0),
             "autoencoder: scale=0.0 must be a number",
         ),
         (
-            lambda c: c.model.parts.vae.autoencoder.update(num_groups=0),
+            lambda c: c.model.autoencoder.update(num_groups=0),
             "num_groups=0 must be at least 1",
         ),
         (

@@ -76,7 +76,7 @@ class Assistant:
             raise ValueError(f"a model of {config.get('recipe')} neither answers nor draws")
         self.graph, params = nnx.split(model, nnx.Param)
         self.params = jax.device_put(nnx.to_pure_dict(params))
-        self.config = config
+        self.config, self.cfg = config, model.cfg
         self.layout = model.layout
         self.tokenizer = tokenizer(config)
         self.drawing = drawing(config)
@@ -233,9 +233,9 @@ class Assistant:
         stacked = [without(row, drop) for drop in guidance.contexts for row in rows]
         contexts = pack(stacked, self.layout, self.tokenizer.encode, task, then="picture")
         block = picture_after(contexts, lane, self.layout, task)
-        spacing: dict[str, Any] = {"lane": lane, "steps": how.steps, "shift": how.shift}
-        args = (contexts, block, seeds, guidance)
-        return list(engine.draw(self.graph, self.params, *args, **spacing))
+        plan = self.cfg.kind(lane.view).plan(how)
+        args = (contexts, block, seeds, plan, guidance)
+        return list(engine.draw(self.graph, self.params, *args, lane=lane))
 
     def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
         """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.

@@ -21,7 +21,6 @@ from unified.generation.text import NOT_FINITE
 from unified.inference import compiled
 from unified.inference.context import Contexts
 from unified.lanes import PictureLane, TextLane
-from unified.processes import rectified_flow
 from unified.processes.autoregressive import Sampling
 from unified.sequence import Array, Batch
 
@@ -55,17 +54,15 @@ def draw(
     contexts: Contexts,
     block: Batch,
     seeds: Array,
+    plan: Any,
     guidance: Guidance,
     *,
     lane: PictureLane,
-    steps: int,
-    shift: float,
 ) -> np.ndarray:
-    """Pictures uint8 `[B H W 3]` after contexts `[C * B ...]`, stacked as guidance needs them."""
-    what = f"drawing {len(seeds)} in {steps} steps"
-    times = rectified_flow.schedule(steps, shift)
-    args = (graph, params, contexts.batch, block, seeds, times, guidance, lane)
-    pictures, finite = _run(what, _draw, *args)
+    """Pictures uint8 `[B H W 3]` after contexts `[C * B ...]`, stacked as guidance needs them;
+    `plan` as the part of the lane makes it."""
+    args = (graph, params, contexts.batch, block, seeds, plan, guidance, lane)
+    pictures, finite = _run(f"drawing {len(seeds)}", _draw, *args)
     for name, rows in finite.items():
         _check(name, rows)
     return pictures
@@ -124,9 +121,9 @@ def _write(graph, params, contexts: Contexts, seeds, max_tokens, room, lane: Tex
 
 
 @functools.partial(jax.jit, static_argnums=(0, 7))
-def _draw(graph, params, contexts: Batch, block: Batch, seeds, times, guidance, lane: PictureLane):
+def _draw(graph, params, contexts: Batch, block: Batch, seeds, plan, guidance, lane: PictureLane):
     model = nnx.merge(graph, params)
-    how = (seeds, times, guidance)
+    how = (seeds, plan, guidance)
     pictures, finite = model.part(lane).draw(
         model.step, model.read(contexts, {}), lane, block, *how
     )

@@ -17,6 +17,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from unified.generation.drawing import Drawing
 from unified.generation.guidance import Guidance
 from unified.generation.picture import draw_noise, generate_picture
 from unified.heads.flow import FlowHead
@@ -172,6 +173,11 @@ class FlowPart(Part):
         shown = self.decode(self.encode(pixels)[:, 0], lane)
         return to_bytes(shown), {"pixels": shown}
 
+    @staticmethod
+    def plan(how: Drawing) -> Float[np.ndarray, "steps"]:
+        """The flow times of the steps."""
+        return rectified_flow.schedule(how.steps, how.shift)
+
     def draw(
         self,
         step: Step,
@@ -179,7 +185,7 @@ class FlowPart(Part):
         lane: PictureLane,
         block: Batch,
         seeds: Int[Array, "B"],
-        times: Float[Array, "steps"],
+        plan: Float[Array, "steps"],
         guidance: Guidance,
     ) -> tuple[UInt8[Array, "B H W 3"], dict[str, jax.Array]]:
         """A picture for each of the first rows of the contexts, at the place of the target picture
@@ -193,6 +199,6 @@ class FlowPart(Part):
             return self.velocity(hidden[lane.name], 1)[:, 0]
 
         noise = draw_noise(seeds, (lane.unit, self.latent_dim))
-        latents = generate_picture(velocity, noise, times, guidance)
+        latents = generate_picture(velocity, noise, plan, guidance)
         shown = self.decode(latents, lane)
         return to_bytes(shown), {"latents": latents, "pixels": shown}

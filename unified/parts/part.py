@@ -1,7 +1,8 @@
 """What all parts are: what the model does with the content of a view, on the device.
 
 A part embeds what its lanes hold, and learns from the hidden states that come back. One that
-predicts also generates (`parts/text.py`, `parts/flow.py`). It knows nothing of the others.
+predicts also generates: `write` of `parts/text.py`, or `plan` (numbers of how to draw, on the host)
+and `draw`, with `reconstruct`, of `parts/flow.py`. It knows nothing of the others.
 
 `B` rows, `n` tokens, `D` embed.
 """
