@@ -45,7 +45,7 @@ from unified.status import Warnings
 from unified.training import config as configs
 from unified.training import host as beside
 from unified.training import memory, processes
-from unified.training.beginning import fresh, load
+from unified.training.beginning import check_memory, fresh, load
 from unified.training.checkpoint import Checkpoints, Misfit, Restored, Unsaved
 from unified.training.feed import Fed, Feed
 from unified.training.lock import Lock
@@ -150,6 +150,7 @@ def begin(
     mesh = sharding.make_mesh(config.mesh)
     stack.enter_context(jax.set_mesh(mesh))
     setup = prepare(config, recipe, mesh)
+    check_memory(setup)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, **config.checkpoint)
     stack.enter_context(checkpoints)
     if args.resume == "never" and checkpoints.latest is not None:

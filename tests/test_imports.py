@@ -84,6 +84,7 @@ ALLOWED = {
     },
     "unified.inference": {
         "unified.config",
+        "unified.devices",
         "unified.model",
         "unified.sequence",
         "unified.lanes",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -333,3 +334,11 @@ def test_two_processes_train_as_one(start, tmp_path):
     want = losses(tmp_path / "one")
     np.testing.assert_allclose(list(losses(two).values()), list(want.values()), rtol=1e-4)
     assert (two / "release" / "config.json").exists()
+
+
+def test_a_model_that_no_memory_holds_is_told_before_anything_is_written(tmp_path, capsys):
+    assert run(tmp_path / "run", "--config.model.width=10000000000") == 2
+    assert re.search(
+        "take [0-9,]+ bytes, and this machine has [0-9,]+: ch", capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()

@@ -32,8 +32,8 @@ def keep() -> bool:
 
 
 def kept() -> str:
-    """How often a program is compiled, in words."""
-    return f"once; kept in {folder}" if (folder := _folder()) else "kept nowhere"
+    """Whether and where a program is kept, in words."""
+    return f"or reading what {folder} keeps" if (folder := _folder()) else "kept nowhere"
 
 
 def _folder() -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from unified import devices
 from unified.inference import compiled
 from unified.inference.assistant import Assistant
 from unified.inference.picture_tokenizer import PictureTokenizer
@@ -24,9 +25,9 @@ def load(
     """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
 
     Default: the one that ships. `options` are those of `Assistant`, or of the `PictureTokenizer`
-    that an autoencoder's folder gives. Raises FileNotFoundError for a
-    folder that is neither, ValueError for a damaged one and for parameters that do not fit the
-    config beside them.
+    that an autoencoder's folder gives. Raises FileNotFoundError for a folder that is neither,
+    ValueError for a damaged one, for parameters that do not fit the config beside them, and for a
+    platform of JAX that is not there.
 
     A folder of weights is data, whoever made it: nothing of it is run, and its config may name code
     of this package alone. `trust` allows any, as of a program of your own (SECURITY.md).
@@ -35,6 +36,7 @@ def load(
     A request of a new shape (number of requests, length, steps) compiles for seconds.
     `keep_compiled` keeps all that this process compiles for the next one, as `compiled.keep` says.
     """
+    devices.find()
     if keep_compiled:
         compiled.keep()
     path = models.DEFAULT if checkpoint is None else checkpoint
