@@ -38,6 +38,7 @@ class Lock:
         self._held: int | None = None
         self._made: list[Path] = []
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Lock":
         error: OSError | ValueError | None = None
@@ -56,6 +57,8 @@ class Lock:
 
     def __exit__(self, *_: Any) -> None:
         self._leave()
+        if self._thread:
+            self._thread.join()
 
     def _take(self) -> None:
         self._make_folder()
@@ -79,7 +82,8 @@ class Lock:
         me = {"host": socket.gethostname(), "process": os.getpid(), "started": _now()}
         os.ftruncate(held, 0)
         os.pwrite(held, (json.dumps(me) + "\n").encode(), 0)
-        threading.Thread(target=self._beat, name="lock", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+        self._thread.start()
 
     def _flock(self, held: int) -> bool:
         """Whether the lock is certain: some file systems have none. Raises ValueError if held."""
