@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
@@ -215,3 +216,11 @@ def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
         found = checkpoints.restore(abstract(state(0)))
         assert found.step == 5
         assert_same(found.state, state(5))
+
+
+def test_the_siblings_of_a_write_that_failed_are_not_told_once_more(tmp_path, caplog):
+    """Of many arrays that do not fit on a disk one error is raised, and told."""
+    with Checkpoints(tmp_path):
+        logging.getLogger("asyncio").error("Task exception was never retrieved\nfuture: <Task>")
+        logging.getLogger("asyncio").error("something else")
+    assert caplog.messages == ["something else"]

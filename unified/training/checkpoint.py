@@ -301,6 +301,9 @@ def _hush() -> None:
 
     sys.excepthook, sys.unraisablehook = hear, hear_unraisable
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    # The first failure is raised; asyncio speaks of its siblings whenever they are collected.
+    late = "exception was never retrieved"
+    logging.getLogger("asyncio").addFilter(lambda record: late not in record.getMessage())
 
 
 def difference(saved: Mapping[str, Any], wanted: TrainState) -> str:
