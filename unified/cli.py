@@ -87,7 +87,9 @@ def _run(args: argparse.Namespace, status: Status) -> str:
         devices.find()
         model = inference.load(args.checkpoint, keep_compiled=True, trust=args.trust)
         if isinstance(model, inference.PictureTokenizer):
-            raise ValueError(f"{args.checkpoint!r}: an autoencoder neither answers nor draws")
+            raise ValueError(
+                f"{args.checkpoint!r}: a tokenizer of pictures neither answers nor draws"
+            )
         return args.run(model, args)
 
 
@@ -194,6 +196,9 @@ DRAWING = {  # type, meaning, and default of a model whose config does not say
     ),
     "renorm": (str, "what keeps guided velocities from growing", "global"),
     "renorm_min": (float, "the least factor by which it may scale them down", 0.0),
+    "temperature": (float, "of models that draw codes: 0 takes the likeliest, 1 as trained", 1.0),
+    "top_k": (int, "of those: draw among so many likeliest codes; 0 for all", 0),
+    "top_p": (float, "of those: among the likeliest that make up this probability", 1.0),
     "candidates": (int, "pictures drawn, to keep the one that the model reads best; on a CPU 1", 1),
 }
 WRITING = {

@@ -161,9 +161,28 @@ class Unified(nnx.Module):
         """The keys of a context, with `room[stream]` free slots behind them."""
         _, tokens, time, keys = self.run(batch, self.inputs(batch), return_keys=True)
         rows = next(iter(tokens.values())).clock.shape[0]
-        slots = {s: t.clock.shape[1] + room.get(s, 0) for s, t in tokens.items()}
+        read = {s: t.clock.shape[1] for s, t in tokens.items()}
+        slots = {s: read.get(s, 0) + room.get(s, 0) for s in {**read, **room}}
         cache = Cache.empty(self.cfg.backbone, rows, slots, jnp.dtype(self.cfg.dtype))
         return cache.append(keys, tokens, 0, time)
+
+    def room(self, block: Batch) -> dict[str, int]:
+        """The slots of each stream that a block takes."""
+        lanes = [self.layout[name] for name in block.lanes]
+        sizes = {lane.stream: 0 for lane in lanes}
+        for lane in lanes:
+            sizes[lane.stream] += block.lanes[lane.name].tokens.clock.shape[1]
+        return sizes
+
+    def free(self, cache: Cache, block: Batch) -> dict[str, int]:
+        """The slots at the end of a cache where the lanes of a block begin, for which `read` was
+        given its `room`."""
+        slots, at = {}, {s: cache.spans[s].start.shape[1] - n for s, n in self.room(block).items()}
+        for name, content in block.lanes.items():
+            stream = self.layout[name].stream
+            slots[name] = at[stream]
+            at[stream] += content.tokens.clock.shape[1]
+        return slots
 
     def step(
         self, cache: Cache, block: Batch, given: Mapping[str, Inputs], slot: Any = None

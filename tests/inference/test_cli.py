@@ -55,7 +55,7 @@ def test_generate_and_edit_write_pictures_and_answer_prints(release, picture, tm
         (["generate", "x", "-o", "out.psd"], "of a picture file that can be written"),
         (["generate", "x", "-o", "out.pdf"], "of a picture file that can be written"),
         (["generate", "x", "--checkpoint", "other"], "names no recipe"),
-        (["generate", "x", "--checkpoint", AUTOENCODER], "an autoencoder neither answers nor"),
+        (["generate", "x", "--checkpoint", AUTOENCODER], "a tokenizer of pictures neither"),
         (
             ["generate", "x", "--checkpoint", "RELEASE", "--steps", "1"],
             "steps=1 must be at least 2",

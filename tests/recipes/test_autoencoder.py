@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from unified.interop import model as models
 from unified.interop import release
 from unified.recipes import autoencoder as recipe
+from unified.recipes import pictures as pics
 from unified.sequence import Example, Segment
 from unified.training import config as configs
 
@@ -30,19 +31,19 @@ def test_input_resumes_exactly(config):
     inputs = recipe.inputs(config, "train")
     next(inputs)
     state = inputs.get_state()
-    want = next(inputs).lanes["vae"].pixels
+    want = next(inputs).lanes[pics.LANE].pixels
     inputs.close()
     assert want.shape == (2, 1, 32, 32, 3)
     other = recipe.inputs(config, "train")
     other.set_state(state)
-    np.testing.assert_array_equal(next(other).lanes["vae"].pixels, want)
+    np.testing.assert_array_equal(next(other).lanes[pics.LANE].pixels, want)
     other.close()
 
 
 def test_processes_share_the_rows_of_a_batch(config):
     want = recipe.inputs(config, "train")
     parts = [recipe.inputs(config, "train", rows=[row]) for row in range(2)]
-    pixels = lambda inputs: next(inputs).lanes["vae"].pixels
+    pixels = lambda inputs: next(inputs).lanes[pics.LANE].pixels
     np.testing.assert_array_equal(np.concatenate([pixels(part) for part in parts]), pixels(want))
     for inputs in (want, *parts):
         inputs.close()
@@ -64,7 +65,7 @@ class Two:
 
 
 def test_every_example_gives_one_of_its_pictures():
-    source = recipe.OnePicture(Two())
+    source = pics.OnePicture(Two())
     contents = [source[i].segments[0].content[0, 0, 0] for i in (0, 1, 3, 4)]
     assert contents == [0, 11, 31, 40]
     assert all(len(source[i].segments) == 1 for i in (0, 1))
@@ -74,9 +75,9 @@ def test_every_example_gives_one_of_its_pictures():
 def test_edges_of_a_step_and_of_nothing():
     """A step of height 2 between the columns 3 and 4 of 8, seen at sizes 8, 4 and 2."""
     error = np.zeros((1, 8, 8, 3), np.float32)
-    assert recipe.edges(error + 7)[0] == 0
+    assert pics.edges(error + 7)[0] == 0
     error[:, :, 4:] = 2
-    np.testing.assert_allclose(recipe.edges(error), [2 / 7 + 2 / 3 + 2 / 1], rtol=1e-6)
+    np.testing.assert_allclose(pics.edges(error), [2 / 7 + 2 / 3 + 2 / 1], rtol=1e-6)
 
 
 def test_losses_reach_what_they_should_and_counts_agree(config):
@@ -123,7 +124,7 @@ def test_evaluation_measures_and_shows(config, tmp_path, monkeypatch):
     assert (tmp_path / "samples.png").stat().st_size > 1000
     measured = recipe.statistics(model, config)
     spec = config.data.train.emoji
-    latents = recipe.encode(model, recipe.take(config, spec, 4))
+    latents = recipe.encode(model, pics.take(config, spec, 4, model.stride))
     latents = (latents - measured["shift"]) * measured["scale"]
     np.testing.assert_allclose([latents.mean(), latents.std()], [0, 1], atol=1e-4)
 
@@ -133,8 +134,8 @@ def test_the_shipped_weights_reconstruct_held_out_pictures():
     params, released = models.read("unified/checkpoints/autoencoder")
     model = models.assemble(params, released)
     for spec in released["data"]["evaluation"].values():
-        pictures = recipe.take(released, spec, 16)
-        metrics = recipe.compare("held out", pictures, recipe.reconstruct(model, pictures))
+        pictures = pics.take(released, spec, 16, model.stride)
+        metrics = pics.compare("held out", pictures, recipe.reconstruct(model, pictures))
         assert metrics["held out/psnr"] >= 30
         latents = (recipe.encode(model, pictures) - model.cfg.shift) * model.cfg.scale
         assert 0.7 < latents.std() < 1.4

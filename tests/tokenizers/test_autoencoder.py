@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from unified.interop import release
-from unified.tokenizers import autoencoder
+from unified.tokenizers import autoencoder, convolution
 from unified.tokenizers.autoencoder import Autoencoder, AutoencoderConfig
 
 TINY = AutoencoderConfig(
@@ -93,7 +93,7 @@ def test_kl_divergence_of_known_gaussians():
 
 def test_downsampling_pads_after_the_picture_only():
     """A kernel that reads its last row and column sees zeros there; no zero comes first."""
-    level = autoencoder.Down(1, 1, 0, 1, True, rngs=nnx.Rngs(0))
+    level = convolution.Down(1, 1, 0, 1, True, rngs=nnx.Rngs(0))
     picture = jnp.arange(1.0, 17).reshape(1, 4, 4, 1)
     tap = lambda row, column: jnp.zeros((9, 1)).at[3 * row + column].set(1.0)
     level.downsample.conv.kernel.set_value(tap(0, 0))
@@ -103,7 +103,7 @@ def test_downsampling_pads_after_the_picture_only():
 
 
 def test_upsampling_repeats_the_nearest_pixel():
-    level = autoencoder.Up(1, 1, 0, 1, True, rngs=nnx.Rngs(0))
+    level = convolution.Up(1, 1, 0, 1, True, rngs=nnx.Rngs(0))
     level.upsample.conv.kernel.set_value(jnp.zeros((9, 1)).at[4].set(1.0))
     picture = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
     want = [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
@@ -111,7 +111,7 @@ def test_upsampling_repeats_the_nearest_pixel():
 
 
 def test_group_norm_takes_each_group_of_each_picture_alone():
-    norm = autoencoder.GroupNorm(4, 2, rngs=nnx.Rngs(0))
+    norm = convolution.GroupNorm(4, 2, rngs=nnx.Rngs(0))
     x = 5 + jax.random.normal(jax.random.key(0), (2, 3, 3, 4)) * jnp.array([1, 2, 30, 40])
     y = np.asarray(norm(x)).reshape(2, 9, 2, 2)
     np.testing.assert_allclose(y.mean((1, 3)), 0, atol=1e-5)
@@ -119,8 +119,8 @@ def test_group_norm_takes_each_group_of_each_picture_alone():
 
 
 def test_residual_blocks_start_as_the_identity():
-    block = autoencoder.ResidualBlock(4, 4, 2, rngs=nnx.Rngs(0))
-    attention = autoencoder.Attention(4, 2, rngs=nnx.Rngs(0))
+    block = convolution.ResidualBlock(4, 4, 2, rngs=nnx.Rngs(0))
+    attention = convolution.Attention(4, 2, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 4))
     np.testing.assert_array_equal(jax.jit(lambda x: attention(block(x)))(x), x)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unified.generation.guidance import Guidance, Renorm
+from unified.processes.autoregressive import Sampling
 from unified.sequence import Segment
 
 
@@ -15,6 +16,9 @@ class Drawing:
 
     `text_scale` and `image_scale` guide towards the text and the pictures of a request (1: not at
     all) at times within `interval`, `renorm` as in `Guidance`.
+
+    Pictures that are codes have no times: they are drawn one by one, by `temperature`, `top_k` and
+    `top_p` as in `Sampling`, from logits that the same scales guide.
 
     Of `candidates` pictures the one is kept that the model itself reads best: asked the question
     that `read_back` has for the task, it must find the text of the request a likely answer (as
@@ -31,6 +35,9 @@ class Drawing:
     interval: tuple[float, float] = (0.0, 1.0)
     renorm: Renorm = "global"
     renorm_min: float = 0.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
     candidates: int = 1
     read_back: Mapping[str, str] = dataclasses.field(default_factory=dict)  # task -> question
 
@@ -51,6 +58,11 @@ class Drawing:
         if not 0 <= self.renorm_min <= 1:
             raise ValueError(f"renorm_min={self.renorm_min} must be from 0 to 1")
         self.guidance([])
+        self.sampling  # noqa: B018  (raises)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p)
 
     def guidance(self, requests: Sequence[Sequence[Segment]]) -> Guidance:
         """A scale for each request, 1 where it has no such condition; no term where none has it."""

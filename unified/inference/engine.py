@@ -123,10 +123,12 @@ def _write(graph, params, contexts: Contexts, seeds, max_tokens, room, lane: Tex
 @functools.partial(jax.jit, static_argnums=(0, 7))
 def _draw(graph, params, contexts: Batch, block: Batch, seeds, plan, guidance, lane: PictureLane):
     model = nnx.merge(graph, params)
+    part = model.part(lane)
+    room = model.room(block) if part.appends else {}
+    cache = model.read(contexts, room)
+    slots = model.free(cache, block) if room else {}
     how = (seeds, plan, guidance)
-    pictures, finite = model.part(lane).draw(
-        model.step, model.read(contexts, {}), lane, block, *how
-    )
+    pictures, finite = part.draw(model.step, cache, lane, block, slots, *how)
     return pictures, _finite(finite)
 
 

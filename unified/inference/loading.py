@@ -9,9 +9,8 @@ import jax
 from unified import devices
 from unified.inference import compiled
 from unified.inference.assistant import Assistant
-from unified.inference.picture_tokenizer import PictureTokenizer
+from unified.inference.picture_tokenizer import PictureNetwork, PictureTokenizer
 from unified.interop import model as models
-from unified.tokenizers.autoencoder import Autoencoder
 
 
 def load(
@@ -25,9 +24,9 @@ def load(
     """The model of a release folder or of a `train.py` run (its newest checkpoint, averaged).
 
     Default: the one that ships. `options` are those of `Assistant`, or of the `PictureTokenizer`
-    that an autoencoder's folder gives. Raises FileNotFoundError for a folder that is neither,
-    ValueError for a damaged one, for parameters that do not fit the config beside them, and for a
-    platform of JAX that is not there.
+    that the folder of an autoencoder or a quantizer gives. Raises FileNotFoundError for a folder
+    that is neither, ValueError for a damaged one, for parameters that do not fit the config beside
+    them, and for a platform of JAX that is not there.
 
     A folder of weights is data, whoever made it: nothing of it is run, and its config may name code
     of this package alone. `trust` allows any, as of a program of your own (SECURITY.md).
@@ -43,7 +42,7 @@ def load(
     params, config = models.read(path, trust=trust, verify=verify)
     model = models.assemble(params, _computed(config), path)
     with models.config_of(path):
-        if isinstance(model, Autoencoder):
+        if isinstance(model, PictureNetwork):
             return PictureTokenizer(model, config, **options)
         return Assistant(model, config, **options)
 

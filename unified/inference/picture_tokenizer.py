@@ -1,41 +1,52 @@
-"""A trained autoencoder of pictures alone: pictures to latents, and back.
+"""A trained tokenizer of pictures alone: pictures to latents or codes, and back.
 
-`N` pictures, `H W` pixels, `h w` latent places, `C` channels.
+`N` pictures, `H W` pixels, `h w` latent places.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from unified.inference.request import Picture, read_list, read_picture
-from unified.tokenizers.autoencoder import Autoencoder
 from unified.tokenizers.pixels import to_bytes, to_float
 
 
-class PictureTokenizer:
-    """Wraps an autoencoder. `stride`: pixels a side of a latent place."""
+@runtime_checkable
+class PictureNetwork(Protocol):
+    """What turns pictures into tokens and back."""
 
-    def __init__(self, model: Autoencoder, config: Mapping[str, Any]):
+    stride: int
+
+    def tokens(self, pixels: Float[Array, "B H W 3"]) -> Shaped[Array, "B h w *C"]: ...
+    def pixels(self, tokens: Shaped[Array, "B h w *C"]) -> Float[Array, "B H W 3"]: ...
+
+
+class PictureTokenizer:
+    """Wraps a network of `unified.tokenizers`. `stride`: pixels a side of a latent place."""
+
+    def __init__(self, model: PictureNetwork, config: Mapping[str, Any]):
         self.graph, params = nnx.split(model, nnx.Param)
         self.params = jax.device_put(nnx.to_pure_dict(params))
         self.config = config
-        self.stride = model.cfg.stride
+        self.stride = model.stride
 
-    def encode(self, pictures: Sequence[Picture]) -> Float[np.ndarray, "N h w C"]:
-        """Normalised latents, the means of the posterior. Raises ValueError for pictures of several
-        sizes, or of sides that are not whole strides."""
+    def encode(self, pictures: Sequence[Picture]) -> Shaped[np.ndarray, "N h w *C"]:
+        """Normalised latents (means of the posterior) `[N h w C]`, or codes `[N h w]`. Raises
+        ValueError for pictures of several sizes, or of sides that are not whole strides."""
         return np.asarray(_encode(self.graph, self.params, self._read(pictures)))
 
-    def decode(self, latents: Float[Array | np.ndarray, "N h w C"]) -> UInt8[np.ndarray, "N H W 3"]:
-        return np.asarray(_decode(self.graph, self.params, latents))
+    def decode(
+        self, tokens: Shaped[Array | np.ndarray, "N h w *C"]
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        return np.asarray(_decode(self.graph, self.params, tokens))
 
     def reconstruct(self, pictures: Sequence[Picture]) -> UInt8[np.ndarray, "N H W 3"]:
-        """Pictures through their latents and back."""
+        """Pictures through their tokens and back."""
         return self.decode(self.encode(pictures))
 
     def _read(self, pictures: Sequence[Picture]) -> UInt8[np.ndarray, "N H W 3"]:
@@ -51,9 +62,9 @@ class PictureTokenizer:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(graph, params, pixels):
-    return nnx.merge(graph, params).latents(to_float(pixels))
+    return nnx.merge(graph, params).tokens(to_float(pixels))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(graph, params, latents):
-    return to_bytes(nnx.merge(graph, params).pixels(latents))
+def _decode(graph, params, tokens):
+    return to_bytes(nnx.merge(graph, params).pixels(tokens))

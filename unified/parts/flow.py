@@ -7,7 +7,7 @@ A latent token is a patch of noised or clean latents, its place and its flow tim
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -184,6 +184,7 @@ class FlowPart(Part):
         cache: Any,
         lane: PictureLane,
         block: Batch,
+        slots: Mapping[str, int],
         seeds: Int[Array, "B"],
         plan: Float[Array, "steps"],
         guidance: Guidance,

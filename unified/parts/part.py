@@ -51,11 +51,13 @@ class Place:
 
 class Part(nnx.Module):
     """`config`: the dataclass of its fields, whose `check(lanes)`, if it has one, raises ValueError
-    for lanes that it cannot serve. `main`: the term of its losses that is an objective, if any."""
+    for lanes that it cannot serve. `main`: the term of its losses that is an objective, if any.
+    `appends`: whether `draw` adds what it draws to the cache, at the slots that it is given."""
 
     config: ClassVar[type]
     lane: ClassVar[type]  # of the lanes that it serves
     main: ClassVar[str] = ""
+    appends: ClassVar[bool] = False
 
     def __init__(self, cfg: Any, place: Place, *, rngs: nnx.Rngs):
         raise NotImplementedError(type(self).__name__)

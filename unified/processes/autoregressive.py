@@ -57,9 +57,10 @@ def score(
     return jnp.moveaxis(scores, 0, 1).reshape(-1)[:M]
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next id is drawn; hashable, so it can be a static argument of a jitted function.
+    """How the next id is drawn; static where a jitted function is given it.
 
     Logits are divided by `temperature` (0: greedy), then all but the `top_k` largest are excluded
     (0: none are), then all but the smallest set whose probability reaches `top_p` (nucleus
