@@ -183,6 +183,7 @@ def begin(
     if step >= end < config.total_steps:
         display.print(f"max_minutes={config.max_minutes:g} are over: raise it to train on")
     state = restored.state if restored else fresh(setup, config.seed, loaded)
+    state = setup.ending(state, end)
     batches = itertools.chain([first], feed)
     run = Run(config, recipe, workdir, setup, checkpoints, batches, validate, journal, display)
     return run, Start(state, step, end, host)
@@ -271,18 +272,17 @@ def train(run: Run, start: Start) -> tuple[TrainState, str | None, Values]:
     monitor = Monitor(report, every=config.log_every, window=start.host.get("window"))
     signal, validated, end = None, {}, start.end
     limit = {"used": start.host.get("seconds", 0.0), "check_every": config.log_every}
-    last = setup.everywhere(end)
     with Stop(config.max_minutes, **limit) as stop:
         for step in range(start.step + 1, end + 1):
             with jax.transfer_guard("disallow"):
                 fed = next(run.batches)
-                state, metrics = setup.train_step(state, fed.arrays, last)
+                state, metrics = setup.train_step(state, fed.arrays)
                 monitor.follow(step, metrics, fed)
             run.display.advance(step, fed)
 
             if end == config.total_steps and stop.has_passed(1 - FALL, step):
                 end = hurry(run, step)
-                last = setup.everywhere(end)
+                state = setup.ending(state, end)
             signal = stop.signalled(step)
             ending = bool(signal) or step == end or stop.has_passed(1, step)
             validating = not signal and validate.is_due(step, ending)

@@ -38,6 +38,7 @@ def trained(params, tmp_path_factory):
     (folder / "config.json").write_text(configs.load(CONFIG).to_json_best_effort())
     state = TrainState(
         step=jnp.asarray(7),
+        end=jnp.asarray(7),
         params=params,
         opt_state={"count": jnp.zeros(())},
         ema=jax.tree.map(lambda x: 2 * x, params),

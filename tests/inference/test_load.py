@@ -40,6 +40,7 @@ def test_a_run_is_read_from_its_newest_checkpoint_averaged_where_it_is(assistant
             move = lambda x, shift=shift: jnp.asarray(x + np.float32(shift))
             state = TrainState(
                 step=jnp.asarray(step),
+                end=jnp.asarray(step),
                 params=jax.tree.map(move, params),
                 opt_state={"count": jnp.zeros(())},
                 ema=jax.tree.map(move, ema),

@@ -20,7 +20,8 @@ def test_a_damaged_checkpoint_is_named_with_the_older_one(part, tmp_path, monkey
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step in (4, 6):
             params = {"head": jnp.full(8, step, jnp.float32)}
-            state = TrainState(jnp.asarray(step), params, (), None, jax.random.key(0))
+            steps = jnp.asarray(step), jnp.asarray(9)
+            state = TrainState(*steps, params, (), None, jax.random.key(0))
             checkpoints.save(step, state, {}, {})
     np.testing.assert_array_equal(run.load(tmp_path)[0]["head"], np.full(8, 6.0))
     for file in (tmp_path / "checkpoints" / "6" / part).iterdir():

@@ -28,7 +28,8 @@ def state(step: int, devices: int = 1) -> TrainState:
     params = {"layers": {0: weights}, "frozen": jax.device_put(jnp.ones(2), whole)}
     trained = {"layers": {0: weights}, "frozen": None}
     key = jax.device_put(jax.random.key(step), whole)
-    return TrainState(jax.device_put(jnp.array(step), whole), params, (trained,), trained, key)
+    count = jax.device_put(jnp.array(step), whole)
+    return TrainState(count, count, params, (trained,), trained, key)
 
 
 def abstract(like: TrainState) -> TrainState:

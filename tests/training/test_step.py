@@ -179,10 +179,10 @@ def test_the_schedule_ends_with_the_step_that_it_is_told():
     batch = setup.place(next(toy_recipe.inputs(config, "train")))
     rates, heads = [], []
     for end in (2, 20):
-        state = setup.init(0, None)
+        state = setup.ending(setup.init(0, None), end)
         for _ in range(3):
             heads.append(np.array(state.params["head"]))
-            state, metrics = setup.train_step(state, batch, end)
+            state, metrics = setup.train_step(state, batch)
         rates.append(float(metrics["learning_rate"][0]))
     np.testing.assert_allclose(rates, [0, 9e-3], atol=1e-9)
     assert not np.allclose(heads[2], heads[5], atol=1e-4)

@@ -28,19 +28,21 @@ class Setup:
     task: Task
     abstract: TrainState  # shapes, types and shardings of the state
     init: Callable[[int, Tree], TrainState]  # (seed, loaded parameters or None) -> state
-    train_step: Callable[..., tuple[TrainState, Any]]  # (state, batch, end); donates the state
+    train_step: Callable[..., tuple[TrainState, Any]]  # (state, batch); donates the state
     eval_step: Callable[[Tree, Any, jax.Array], Any]
     rows: Sequence[int]  # of the global batch, those that this process makes
     place: Callable[[Any], Any]  # those rows as host arrays -> device batch [A R ...]
     ideal: Callable[[Any], float] | None  # and -> seconds at the peak of the devices, if known
 
-    def everywhere(self, number: int) -> jax.Array:
-        """A whole number on every device."""
-        return jax.device_put(np.int32(number), self.abstract.step.sharding)
+    def ending(self, state: TrainState, end: int) -> TrainState:
+        """The state whose learning rate ends with another step."""
+        return dataclasses.replace(
+            state, end=jax.device_put(np.int32(end), self.abstract.end.sharding)
+        )
 
     def trace(self, batch: Any) -> list[str]:
         """Names of the losses. Raises ValueError for what only they can tell of the config."""
-        jax.eval_shape(self.train_step, self.abstract, batch, self.abstract.step)
+        jax.eval_shape(self.train_step, self.abstract, batch)
         key = jax.eval_shape(jax.random.key, 0)
         return list(jax.eval_shape(self.eval_step, self.abstract.params, batch, key))
 
@@ -126,7 +128,7 @@ def state_shardings(
         is_leaf=masked,
     )
     ema = None if shapes.ema is None else trained
-    return TrainState(whole, params, moments, ema, whole)
+    return TrainState(whole, whole, params, moments, ema, whole)
 
 
 def check_rows(mesh: Mesh, batch_size: int, accumulation: int) -> None:

@@ -24,9 +24,11 @@ Losses = Mapping[str, Pair]
 
 @struct
 class TrainState:
-    """Everything a checkpoint holds, as plain arrays in plain nested dicts."""
+    """Everything a checkpoint holds, as plain arrays in plain nested dicts. `end` is the step that
+    the learning rate ends with: that of the config, unless the time is up before."""
 
     step: Array
+    end: Array
     params: Tree
     opt_state: optax.OptState  # of the trained parameters
     ema: Tree  # average of the trained parameters, or None
@@ -50,7 +52,8 @@ def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -
     trained = select(params, task.trained)
     ema = jax.tree.map(jnp.copy, trained) if task.ema_decay else None
     opt_state = jax.tree.map(_in_32_bits, optimizer.transform.init(trained))
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, key)
+    first, last = jnp.zeros((), jnp.int32), jnp.asarray(optimizer.end, jnp.int32)
+    return TrainState(first, last, params, opt_state, ema, key)
 
 
 def _in_32_bits(array: jax.Array) -> jax.Array:
@@ -60,14 +63,9 @@ def _in_32_bits(array: jax.Array) -> jax.Array:
 
 
 def make_train_step(task: Task, optimizer: Optimizer):
-    """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair.
+    """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair."""
 
-    `end` is the step that the schedule ends with, if not the last of the config.
-    """
-
-    def train_step(
-        state: TrainState, batch: Any, end: Any = optimizer.end
-    ) -> tuple[TrainState, Losses]:
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Losses]:
         trained, frozen = select(state.params, task.trained), state.params
         totals = _totals(task, batch)
 
@@ -81,17 +79,18 @@ def make_train_step(task: Task, optimizer: Optimizer):
 
         key = jax.random.fold_in(state.key, state.step)
         grads, losses = _sum_over_micro_batches(gradients, batch, key)
-        updates, opt_state = optimizer.until(end).update(grads, state.opt_state, trained)
+        updates, opt_state = optimizer.until(state.end).update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         metrics = {
             **losses,
             "loss": _once(weigh(losses, task.weights, totals)),
             "grad_norm": _once(optax.tree.norm(grads)),
-            "learning_rate": _once(optimizer.schedule(state.step, end)),
+            "learning_rate": _once(optimizer.schedule(state.step, state.end)),
         }
         as_before = lambda new, old: jax.tree.map(lambda x, y: x.astype(y.dtype), new, old)
         new = TrainState(
             step=state.step + 1,
+            end=state.end,
             params=combine(trained, frozen),
             opt_state=as_before(opt_state, state.opt_state),
             ema=as_before(_average(task, state.ema, trained, state.step), state.ema),
