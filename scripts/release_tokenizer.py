@@ -1,16 +1,15 @@
-"""Releases a trained autoencoder with the normalisation of its latents.
+"""Releases a trained tokenizer of pictures; an autoencoder with the normalisation of its latents.
 
-    python scripts/release_autoencoder.py runs/autoencoder unified/checkpoints/autoencoder
+    python scripts/release_tokenizer.py runs/autoencoder unified/checkpoints/autoencoder
 
 The first folder is a run of `train.py` (its newest checkpoint, averaged weights) or a release. The
-second becomes a release whose config holds the measured `model.scale` and `model.shift`.
+second becomes a release, whose config holds what its recipe measures (`scale`, `shift`).
 """
 
 import argparse
 
 from unified.interop import model as models
 from unified.interop import release
-from unified.recipes import autoencoder
 
 
 def main() -> None:
@@ -20,10 +19,12 @@ def main() -> None:
     parser.add_argument("--trust", action="store_true", help="whatever its config names")
     args = parser.parse_args()
     params, config = models.read(args.source, trust=args.trust)
-    model = models.assemble(params, config, args.source)
-    config["model"] |= autoencoder.statistics(model, config)
+    recipe = models.recipe_of(config)
+    if hasattr(recipe, "statistics"):
+        model = models.assemble(params, config, args.source)
+        config["model"] |= recipe.statistics(model, config)
     release.save(args.target, params, config)
-    print(f"{args.target}: scale {config['model']['scale']}, shift {config['model']['shift']}")
+    print(f"{args.target}: {config['model']}")
 
 
 if __name__ == "__main__":
