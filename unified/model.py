@@ -129,8 +129,8 @@ class Unified(nnx.Module):
                 x[stream], tokens[stream], time[stream] = jax.tree.map(join, *parts)
                 x[stream] = constrain(x[stream], "batch", "length", None)
         options: dict[str, Any] = {"remat": self.cfg.remat, "return_keys": return_keys}
-        hidden, keys = self.backbone(x, tokens, time=time, cache=cache, **options)
-        return self._by_lane(hidden, batch), tokens, time, keys
+        found = self.backbone(x, tokens, time=time, cache=cache, **options)
+        return self._by_lane(found.hidden, batch), tokens, time, found.keys
 
     def _by_lane(self, hidden: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
         """The inverse of the joining to streams."""

@@ -61,7 +61,8 @@ class Tokens:
     """What attention knows of tokens: int32, all `[B n]`.
 
     Query q sees key k iff `start[k] <= clock[q] < stop[k]`. Padding has `start = stop = 0` as a
-    key and the largest clock as a query. `position` is the RoPE position.
+    key and the largest clock as a query. `position` is the RoPE position, `[B n]`, or `[B n A]` for
+    one of several axes.
     """
 
     clock: Array

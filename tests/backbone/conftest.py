@@ -118,4 +118,4 @@ def packed():
 @pytest.fixture(scope="session")
 def run():
     """`run(backbone, x, tokens, time=, cache=) -> hidden`, compiled once for equal plans."""
-    return jax.jit(lambda b, x, tokens, **kw: b(x, tokens, **kw)[0])
+    return jax.jit(lambda b, x, tokens, **kw: b(x, tokens, **kw).hidden)

@@ -36,7 +36,7 @@ def part(tree, lo, hi):
 
 @jax.jit
 def keys_of(model, x, tokens):
-    return model(x, tokens, return_keys=True)[1]
+    return model(x, tokens, return_keys=True).keys
 
 
 @pytest.mark.parametrize("plan", [*PLANS][:2] + LONG_TO_COMPILE)
@@ -49,8 +49,8 @@ def test_cached_is_uncached(plan, backbone, embeddings, rows, run):
 
     @jax.jit
     def read(model, x, tokens, time, cache, at):
-        hidden, keys = model(x, tokens, time=time, cache=cache, return_keys=True)
-        return hidden, cache.append(keys, tokens, at, time)
+        found = model(x, tokens, time=time, cache=cache, return_keys=True)
+        return found.hidden, cache.append(found.keys, tokens, at, time)
 
     cache = Cache.empty(model.cfg, 2, {"und": 10, "gen": 3})
     for step in STEPS:

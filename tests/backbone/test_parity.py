@@ -103,5 +103,5 @@ def test_hidden_states_equal_those_of_the_original(original):
         want = model(inputs_embeds=x).last_hidden_state.numpy()
     place = np.broadcast_to(np.arange(9), (2, 9))
     tokens = Tokens(clock=place, start=place, stop=np.full((2, 9), 9), position=place)
-    step = jax.jit(lambda m, x: m({"text": x}, {"text": tokens})[0]["text"])
+    step = jax.jit(lambda m, x: m({"text": x}, {"text": tokens}).hidden["text"])
     np.testing.assert_allclose(step(ours, jnp.asarray(x.numpy())), want, atol=2e-5, rtol=2e-5)

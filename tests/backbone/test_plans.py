@@ -52,7 +52,7 @@ def test_mixture_of_transformers_with_equal_weights_is_dense(backbone, embedding
     mixture = with_params(backbone(), split(params(dense), (0, 2, BOTH)))
     assert_same(run(mixture, x, tokens), run(dense, x, tokens))
 
-    loss = lambda m: sum(jnp.sum(h**2) for h in m(x, tokens)[0].values())
+    loss = lambda m: sum(jnp.sum(h**2) for h in m(x, tokens).hidden.values())
     of_dense, of_mixture = (params(jax.jit(jax.grad(loss))(m)) for m in (dense, mixture))
     both = jax.tree.map(jnp.add, *(of_mixture["runs"]["0"][s] for s in BOTH))
     assert_same(both, of_dense["runs"]["0"]["shared"], atol=1e-3, rtol=1e-4)
@@ -139,7 +139,7 @@ def test_a_mixture_spends_the_flops_of_a_dense_model_on_the_same_tokens(
 
     def flops(model, letters):
         tokens, _ = rows([[[("clean", letters)]]])
-        step = jax.grad(lambda m, x: sum(h.sum() for h in m(x, tokens)[0].values()))
+        step = jax.grad(lambda m, x: sum(h.sum() for h in m(x, tokens).hidden.values()))
         return matmul_flops(jax.make_jaxpr(step)(model, embeddings(model, tokens)).jaxpr)
 
     B_T, projections = 16, 2 * 16 * (16 + 8) + 3 * 16 * 24  # q and out, k and v; the MLP

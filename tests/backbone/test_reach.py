@@ -23,7 +23,7 @@ def reach(backbone, x, tokens):
     of_row = lambda x, tokens: backbone(
         jax.tree.map(lambda a: a[None], x), jax.tree.map(lambda a: a[None], tokens)
     )
-    hidden = lambda x, tokens: {s: h[0].sum(-1) for s, h in of_row(x, tokens)[0].items()}
+    hidden = lambda x, tokens: {s: h[0].sum(-1) for s, h in of_row(x, tokens).hidden.items()}
     jacobian = jax.jit(jax.vmap(jax.jacrev(hidden)))(x, tokens)
     return jax.tree.map(lambda j: np.abs(j).max(-1) > 1e-9, jacobian)
 
@@ -73,7 +73,7 @@ def test_a_stream_without_joint_layers_gets_zero_gradient_from_the_other(
     x = embeddings(model, tokens)
 
     def loss(model, x):
-        return jnp.sum(model(x, tokens)[0]["und"] ** 3)
+        return jnp.sum(model(x, tokens).hidden["und"] ** 3)
 
     of_model, of_x = jax.jit(jax.grad(loss, (0, 1)))(model, x)
     largest = lambda tree: max(float(jnp.abs(g).max()) for g in jax.tree.leaves(tree))

@@ -53,7 +53,7 @@ def causal(lengths, slots):
 
 def prefill(backbone, params, ids, lengths, room):
     x, tokens = {"und": params["embedding"][ids]}, {"und": causal(lengths, SLOTS)}
-    _, keys = backbone(x, tokens, return_keys=True)
+    keys = backbone(x, tokens, return_keys=True).keys
     return Cache.empty(backbone.cfg, len(ids), {"und": SLOTS + room}).append(keys, tokens, 0)
 
 
@@ -63,8 +63,9 @@ def write(graph, params, ids, lengths, seeds, sampling):
 
     def step(cache, ids, tokens, slot):
         x, tokens = {"und": params["embedding"][ids]}, {"und": tokens}
-        hidden, keys = backbone(x, tokens, cache=cache, return_keys=True)
-        return hidden["und"][:, 0] @ params["head"], cache.append(keys, tokens, slot)
+        found = backbone(x, tokens, cache=cache, return_keys=True)
+        logits = found.hidden["und"][:, 0] @ params["head"]
+        return logits, cache.append(found.keys, tokens, slot)
 
     return generate_text(
         step, prefill(backbone, params, ids, lengths, STEPS), jnp.full_like(lengths, BEGIN),
@@ -94,7 +95,7 @@ def test_greedy_text_is_the_likeliest_without_a_cache(model):
     def likeliest(params):
         tokens = causal(np.array([len(row) for row in whole]), slots)
         backbone = nnx.merge(model[0], params["backbone"])
-        hidden, _ = backbone({"und": params["embedding"][ids]}, {"und": tokens})
+        hidden = backbone({"und": params["embedding"][ids]}, {"und": tokens}).hidden
         return jnp.argmax(hidden["und"] @ params["head"], axis=-1)
 
     for row, context, text in zip(likeliest(model[1]), CONTEXTS, texts, strict=True):
@@ -129,7 +130,7 @@ def draw(graph, params, ids, lengths, seeds, guidance):
 
     def velocity(x, t):
         head = jax.tree.map(lambda a: a[: len(x)], tokens)
-        return backbone(embed(params, x, t), head, cache=cache.first(len(x)))[0]["gen"]
+        return backbone(embed(params, x, t), head, cache=cache.first(len(x))).hidden["gen"]
 
     times = rectified_flow.schedule(5, 2.0)
     return generate_picture(velocity, draw_noise(seeds, (4, D)), times, guidance)
@@ -160,7 +161,7 @@ def test_a_picture_is_the_same_without_a_cache(model):
         def velocity(x, t):
             x = embed(params, x, t)
             x["und"] = join(params["embedding"][ids], x["und"])
-            return backbone(x, tokens)[0]["gen"]
+            return backbone(x, tokens).hidden["gen"]
 
         return generate_picture(
             velocity, draw_noise(SEEDS, (4, D)), rectified_flow.schedule(5, 2.0)

@@ -82,7 +82,7 @@ def test_mlps_are_their_formulas():
     gated = GatedMLP(4, 6, rngs=nnx.Rngs(0))
     g, u, d = (np.asarray(m.kernel[...]) for m in (gated.gate, gated.up, gated.down))
     np.testing.assert_allclose(gated(x), (x @ g * sigmoid(x @ g) * (x @ u)) @ d, atol=1e-5)
-    plain = MLP(4, 6, 5, rngs=nnx.Rngs(0))
+    plain = MLP(4, 6, out_dim=5, rngs=nnx.Rngs(0))
     plain.fc1.bias.set_value(jnp.arange(6.0))
     h = x @ np.asarray(plain.fc1.kernel[...]) + np.arange(6)
     h = h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3))) / 2

@@ -25,11 +25,22 @@ from unified.nn.block import Block
 from unified.nn.norm import RMSNorm
 from unified.nn.position import Rope, rope
 from unified.nn.stack import scan, stack
-from unified.sequence import Tokens
+from unified.sequence import Tokens, struct
 from unified.sharding import constrain
 
 Streams = Mapping[str, Float[Array, "B T D"]]
 Masks = Mapping[str, list[Mask]]  # of the queries of a stream: one for each group of keys
+
+
+@struct
+class Found:
+    """What a pass over streams found, as far as it was asked for: `hidden` states `[B T D]`, the
+    `keys` of each run after qk-norm and RoPE, and the hidden states after some `layers`, by the
+    number of the layer."""
+
+    hidden: Streams
+    keys: tuple[Mapping[str, KeysValues], ...] | None
+    layers: Mapping[int, Streams]
 
 
 class Backbone(nnx.Module):
@@ -62,30 +73,36 @@ class Backbone(nnx.Module):
         cache: Cache | None = None,
         remat: str = "nothing_saveable",
         return_keys: bool = False,
+        return_layers: Sequence[int] = (),
         unroll: int | bool = 1,
-    ) -> tuple[dict[str, Float[Array, "B T D"]], tuple[dict[str, KeysValues], ...] | None]:
-        """Hidden states of the streams in `x`, and their keys per run if asked for.
+    ) -> Found:
+        """Hidden states of the streams in `x`, and what else is to be returned.
 
         `x` may hold some of the streams only. `time` is the flow time of each token, negative
         where it carries none; it matters only if the plan has `active`. Tokens see the keys of
         `cache` besides their own. `remat` names a policy of `jax.checkpoint_policies`; `unroll` is
-        that of `jax.lax.scan`. The keys are those after qk-norm and RoPE.
+        that of `jax.lax.scan`. `return_layers` are numbers of layers, the first is 0; all of their
+        runs are kept until the end.
 
-        Raises ValueError if a stream is unknown or tokens do not fit their embeddings.
+        Raises ValueError if a stream or a layer is unknown, or tokens do not fit their embeddings.
         """
-        self._check(x, tokens)
+        self._check(x, tokens, return_layers)
         call = _Call.of(self.cfg, x, tokens, time or {}, cache)
         masks = {joint: call.masks(joint) for joint in {run.joint for run in self.cfg.runs}}
         x, keys = dict(x), []
+        after: dict[int, Streams] = {}
         for i, run in enumerate(self.cfg.runs):
             blocks = {name: self.runs[str(i)][name] for name in call.weights(run)}
             layers = (blocks, cache.keys[i] if cache else {}, self._windows(run))
-            layer = functools.partial(call.layer, run, masks[run.joint], return_keys)
-            x, new = scan(layer, x, layers, remat=remat, unroll=unroll)
+            asked = [n for n in return_layers if run.lo <= n < run.hi]
+            returned = (return_keys, bool(asked))
+            layer = functools.partial(call.layer, run, masks[run.joint], returned)
+            x, (new, every) = scan(layer, x, layers, remat=remat, unroll=unroll)
             keys.append(new)
+            after |= {n: {s: h[n - run.lo] for s, h in every.items()} for n in asked}
         shared = self.cfg.runs[-1].shared
         hidden = {s: self.final_norm[SHARED if shared else s](x_s) for s, x_s in x.items()}
-        return hidden, tuple(keys) if return_keys else None
+        return Found(hidden, tuple(keys) if return_keys else None, after)
 
     def _windows(self, run: Run) -> Float[Array, "L 2"] | None:
         """Flow times of each layer of a run, or None if there is no such plan."""
@@ -94,7 +111,12 @@ class Backbone(nnx.Module):
         always = (-jnp.inf, jnp.inf)
         return jnp.array([w or always for w in self.cfg.active[run.lo : run.hi]], jnp.float32)
 
-    def _check(self, x: Streams, tokens: Mapping[str, Tokens]) -> None:
+    def _check(
+        self, x: Streams, tokens: Mapping[str, Tokens], return_layers: Sequence[int]
+    ) -> None:
+        num, axes = self.cfg.num_layers, len(self.cfg.rope_sections)
+        if unknown := [n for n in return_layers if not 0 <= n < num]:
+            raise ValueError(f"return_layers: {unknown} are not among the layers 0 to {num - 1}")
         for s, x_s in x.items():
             if s not in self.cfg.streams:
                 raise ValueError(f"unknown stream {s!r}; the backbone has {[*self.cfg.streams]}")
@@ -104,6 +126,10 @@ class Backbone(nnx.Module):
             if x_s.shape[2] != self.cfg.streams[s].embed_dim:
                 width = self.cfg.streams[s].embed_dim
                 raise ValueError(f"stream {s!r}: width {x_s.shape[2]}, but embed_dim is {width}")
+            if (found := tokens[s].position.shape[2:]) not in ((), (axes,)):
+                raise ValueError(
+                    f"stream {s!r}: positions have {found[0]} axes, rope_sections has {axes}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +144,9 @@ class _Call:
 
     @classmethod
     def of(cls, cfg: BackboneConfig, x, tokens, time, cache) -> "_Call":
+        axes = cfg.rope_axes
         return cls(
-            rope={s: rope(tokens[s].position, cfg.head_dim, cfg.rope_theta) for s in x},
+            rope={s: rope(tokens[s].position, cfg.head_dim, cfg.rope_theta, axes) for s in x},
             clock={s: tokens[s].clock for s in x},
             new={s: Span.of(tokens[s], time.get(s)) for s in x},
             past=cache.spans if cache else {},
@@ -140,8 +167,9 @@ class _Call:
         spans = {s: of(self.order if joint else (s,)) for s in self.clock}
         return {s: [Mask.of(self.clock[s], *span) for span in spans[s]] for s in spans}
 
-    def layer(self, run: Run, masks: Masks, return_keys: bool, x, layer):
-        """One layer over all streams: project, join the keys, attend, update."""
+    def layer(self, run: Run, masks: Masks, returned: tuple[bool, bool], x, layer):
+        """One layer over all streams: project, join the keys, attend, update. `returned`: whether
+        its keys are, and its hidden states."""
         blocks, past, window = layer
         if window is not None:  # each layer hides the keys of tokens that do not run it
             masks = self.masks(run.joint, window)
@@ -162,7 +190,9 @@ class _Call:
             return block[s].update(x[s], attend(q[s], keys[s], masks[s]))
 
         y = {s: _where(on[s], functools.partial(update, s), x[s]) for s in x}
-        return y, {s: tuple(kv) for s, kv in new.items()} if return_keys else None
+        keys_too, hidden_too = returned
+        kept = {s: tuple(kv) for s, kv in new.items()} if keys_too else None
+        return y, (kept, y if hidden_too else None)
 
     def _keys(self, streams: Sequence[str], new, past) -> list[Keys]:
         """The keys that these streams offer: one group per cached stream, one of new tokens."""

@@ -15,6 +15,7 @@ from typing import Any
 from flax.core import FrozenDict
 
 from unified.nn.block import BlockConfig
+from unified.nn.mlp import MLPS
 
 SHARED = "shared"  # name of the weights that all streams use
 Ranges = str | Sequence[Sequence[int]]  # "all", "none", or [lo, hi) pairs
@@ -46,6 +47,10 @@ class BackboneConfig:
     `shared` and `joint` are "all", "none" or a list of layer ranges [lo, hi). `active`, if given,
     has for each layer None or the flow times (lo, hi] at which tokens that carry a time run it
     (LaTtE-Flow); at other times they pass it unchanged and their keys there are invisible.
+
+    `mlp`: `swiglu` (Llama, Qwen) or `gelu`. `rope_sections`: of the pairs of a head, how many turn
+    by each axis of a position, for positions of several axes (M-RoPE: time, row, column); with
+    `rope_interleaved` their pairs take turns (Qwen3-VL), else they lie in blocks (Qwen2-VL).
     """
 
     streams: Mapping[str, StreamConfig]
@@ -58,7 +63,10 @@ class BackboneConfig:
     active: Sequence[Sequence[float] | None] | None = None
     qk_norm: bool = False
     qkv_bias: bool = False
+    mlp: str = "swiglu"
     rope_theta: float = 1e6
+    rope_sections: tuple[int, ...] = ()
+    rope_interleaved: bool = False
     norm_eps: float = 1e-6
 
     def __post_init__(self):
@@ -68,6 +76,7 @@ class BackboneConfig:
         }
         freeze = lambda name, value: object.__setattr__(self, name, value)
         freeze("streams", FrozenDict(streams))
+        freeze("rope_sections", tuple(self.rope_sections))
         self._check_sizes()
         for plan in ("shared", "joint"):
             freeze(plan, _ranges(plan, getattr(self, plan), self.num_layers))
@@ -92,6 +101,13 @@ class BackboneConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: RoPE rotates pairs; make it even")
+        if self.mlp not in MLPS:
+            raise ValueError(f"mlp={self.mlp!r}: choose one of {sorted(MLPS)}")
+        sections = self.rope_sections
+        if sections and (sum(sections) != self.head_dim // 2 or min(sections) < 1):
+            raise ValueError(
+                f"rope_sections={sections} must share out the {self.head_dim // 2} pairs of a head"
+            )
         for name in ("rope_theta", "norm_eps"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name}={value} must be a positive number")
@@ -116,11 +132,22 @@ class BackboneConfig:
             runs.append(Run(runs.pop().lo if same else lo, hi, *plan(lo)))
         return tuple(runs)
 
+    @property
+    def rope_axes(self) -> tuple[int, ...]:
+        """The axis of a position by which each pair of a head turns; none where all have one."""
+        sections, pairs = self.rope_sections, range(self.head_dim // 2)
+        if not self.rope_interleaved:
+            return tuple(axis for axis, n in enumerate(sections) for _ in range(n))
+        turns = [pair % len(sections) for pair in pairs if sections]
+        full = [pair >= len(sections) * sections[axis] for pair, axis in enumerate(turns)]
+        return tuple(0 if over else axis for axis, over in zip(turns, full, strict=True))
+
     def block(self, stream: str) -> BlockConfig:
         """The block of a stream, its outputs scaled down so that depth does not add variance."""
         return BlockConfig(
             embed_dim=self.streams[stream].embed_dim,
             mlp_dim=self.streams[stream].mlp_dim,
+            mlp=self.mlp,
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
             head_dim=self.head_dim,

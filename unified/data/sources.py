@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class BadRecord:
     reason: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the pipeline needs. `__getitem__` is a pure function of the index."""
 

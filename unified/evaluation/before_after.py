@@ -3,7 +3,7 @@ examples with the same seeds, and shown side by side."""
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unified.data.sources import open_source
 from unified.evaluation import report, samples
@@ -15,6 +15,7 @@ from unified.evaluation.verdict import collect
 TIMES = ("before", "after")
 
 
+@runtime_checkable
 class Trained(Model, Protocol):
     """A model that still knows what its training began with."""
 

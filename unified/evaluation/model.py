@@ -1,13 +1,14 @@
 """What evaluation asks of a model, whatever it is made of."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from unified.sequence import Segment
 
 
+@runtime_checkable
 class Model(Protocol):
     """What is evaluated. Pictures are uint8 `[H W 3]`; a request is what an example lets read."""
 

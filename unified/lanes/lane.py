@@ -7,7 +7,7 @@ placed in a row, budgets. So a new kind of content is a subclass, here, and a pa
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Lane:
         picture; from itself on, as in text."""
         return np.zeros(n, np.int32)
 
-    def resized(self, sizes: Counts) -> Self:
+    def resized(self, sizes: Counts) -> "Lane":
         """The lane with other limits; one that is not given is 0."""
         raise NotImplementedError(type(self).__name__)
 

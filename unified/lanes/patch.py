@@ -1,7 +1,7 @@
 """Pixel patches for a vision encoder: pictures of any size, packed patch by patch."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,5 +77,5 @@ class PatchLane(Lane):
         grid = np.indices((rows, columns), dtype=np.int32).reshape(2, -1).T
         return patches.reshape(rows * columns, p * p * 3), grid
 
-    def resized(self, sizes: Counts) -> Self:
+    def resized(self, sizes: Counts) -> "PatchLane":
         return dataclasses.replace(self, budget=sizes.get("slots", 0))

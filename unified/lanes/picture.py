@@ -2,7 +2,7 @@
 their pixels."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -84,5 +84,5 @@ class PictureLane(Lane):
     def starts(self, n: int) -> np.ndarray:
         return np.zeros(n, np.int32) if self.sees == "block" else np.arange(n, dtype=np.int32)
 
-    def resized(self, sizes: Counts) -> Self:
+    def resized(self, sizes: Counts) -> "PictureLane":
         return dataclasses.replace(self, count=sizes.get("slots", 0) // self.unit)

@@ -1,7 +1,7 @@
 """Text: one slot a token, each seen from itself on, and the predictions of some."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class TextLane(Lane):
     def starts(self, n: int) -> np.ndarray:
         return np.arange(n, dtype=np.int32)
 
-    def resized(self, sizes: Counts) -> Self:
+    def resized(self, sizes: Counts) -> "TextLane":
         return dataclasses.replace(
             self, budget=sizes.get("slots", 0), losses=sizes.get("losses", 0)
         )

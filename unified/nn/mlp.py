@@ -1,4 +1,5 @@
-"""Networks that work on each token alone. `B` batch, `T` position, `D` embed, `F` mlp."""
+"""Networks that work on each token alone. `B` batch, `T` position, `D` embed, `F` mlp,
+`E` output."""
 
 import jax
 from flax import nnx
@@ -25,21 +26,25 @@ class GatedMLP(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Linear, tanh-GELU, linear, with biases, as in SigLIP and in BAGEL's connector."""
+    """Linear, tanh-GELU, linear, with biases, as in SigLIP and in BAGEL's connector, which gives
+    another width (`out_dim`; default: that of the input)."""
 
     def __init__(
         self,
         in_dim: int,
         mlp_dim: int,
-        out_dim: int,
         out_gain: float = 1.0,
         *,
+        out_dim: int | None = None,
         rngs: nnx.Rngs,
     ):
         self.fc1 = Linear(in_dim, mlp_dim, ("embed", "mlp"), rngs=rngs)
         init = scaled(mlp_dim, out_gain)
-        self.fc2 = Linear(mlp_dim, out_dim, ("mlp", "embed"), init=init, rngs=rngs)
+        self.fc2 = Linear(mlp_dim, out_dim or in_dim, ("mlp", "embed"), init=init, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
         h_BTF = jax.nn.gelu(self.fc1(x), approximate=True)
         return self.fc2(constrain(h_BTF, "batch", "length", "mlp"))
+
+
+MLPS = {"swiglu": GatedMLP, "gelu": MLP}  # by name: (embed_dim, mlp_dim, out_gain, rngs=)

@@ -3,6 +3,7 @@
 `B` batch, `T` position, `N` heads, `H` head dim, `D` embed.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,10 +17,17 @@ class Rope(NamedTuple):
     sin: Float[Array, "B T 1 h"]
 
 
-def rope(position: Int[Array, "B T"], head_dim: int, theta: float) -> Rope:
-    """Angles of Su et al., arXiv 2104.09864: frequency `theta ** (-2 i / H)` for pair i."""
+def rope(
+    position: Int[Array, "B T *A"], head_dim: int, theta: float, axes: Sequence[int] = ()
+) -> Rope:
+    """Angles of Su et al., arXiv 2104.09864: frequency `theta ** (-2 i / H)` for pair i.
+
+    Of positions of several axes, pair i turns by that of `axes[i]` (M-RoPE, Wang et al., arXiv
+    2409.12191); a position without is equal on all.
+    """
     frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = position[..., None, None].astype(jnp.float32) * frequency
+    by_pair = position[..., list(axes)] if position.ndim == 3 else position[..., None]
+    angle = by_pair[..., None, :].astype(jnp.float32) * frequency
     return Rope(jnp.cos(angle), jnp.sin(angle))
 
 

@@ -77,7 +77,7 @@ class EncoderBlock(nnx.Module):
         self.attention_norm = LayerNorm(D, cfg.norm_eps, rngs=rngs)
         self.attention = Attention(cfg.attention, rngs=rngs)
         self.mlp_norm = LayerNorm(D, cfg.norm_eps, rngs=rngs)
-        self.mlp = MLP(D, cfg.mlp_dim, D, gain, rngs=rngs)
+        self.mlp = MLP(D, cfg.mlp_dim, gain, rngs=rngs)
 
     def __call__(
         self,
@@ -135,7 +135,7 @@ class Connector(nnx.Module):
 
     def __init__(self, in_dim: int, embed_dim: int, theta: float = 10_000.0, *, rngs: nnx.Rngs):
         self.theta = theta
-        self.mlp = MLP(in_dim, embed_dim, embed_dim, rngs=rngs)
+        self.mlp = MLP(in_dim, embed_dim, out_dim=embed_dim, rngs=rngs)
 
     def __call__(
         self, features: Float[Array, "B n D"], grid: Int[Array, "B n 2"]
