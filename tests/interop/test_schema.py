@@ -135,3 +135,5 @@ def test_what_is_long_is_shortened():
 def test_numbers_beyond_32_bits_are_none(number):
     with pytest.raises(ValueError, match=r"^config\.part\.scale=.* must be a finite number"):
         fill(Part, {"width": 1, "scale": number}, "config.part")
+    with pytest.raises(ValueError, match=r"^config\.optimizer\.eps_root=.* must be at most 3\.4"):
+        check_trained({"optimizer": {"eps_root": abs(number)}}, needed=False)

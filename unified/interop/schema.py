@@ -6,6 +6,7 @@ is none of JSON's says nothing here.
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,9 @@ def check_trained(config: Mapping[str, Any], *, needed: bool = True) -> None:
         value = (config.get(group, {}) if group else config).get(name, 0)
         if value > most:
             raise ValueError(f"config.{field}={value} must be at most {most}")
+    for name, value in config.get("optimizer", {}).items():  # options of its own are of any type
+        if isinstance(value, float) and WIDEST < abs(value) < math.inf:
+            raise _wrong(f"config.optimizer.{name}={value} must be at most {WIDEST:.3g}")
 
 
 def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
