@@ -324,3 +324,16 @@ def test_comments_never_decide_over_pixels():
     for header in (b"P6 8 6 255\n", b"P6\n# made by hand\n8 6\n# white\n\n255 "):
         np.testing.assert_array_equal(decode(header + pixels), COLOURS)
     assert decode(b"P4\n8 6\n" + bytes(6)).shape == decode(b"P1\n8 6\n" + b"10" * 24).shape
+
+
+def test_a_large_bmp_in_run_lengths_is_refused():
+    """A run of nothing takes as long as any."""
+    palette = bytes(1024)
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, 0, 0, 0, 256, 0)
+    start = 14 + len(header) + len(palette)
+    runs = b"\1\1" * 64
+    made = b"BM" + struct.pack("<IHHI", 0, 0, 0, start) + header + palette
+    lines = b"".join(runs[i : i + 16] + b"\0\0" for i in range(0, 128, 16)) + b"\0\1"
+    assert decode(made + lines).shape == (8, 8, 3)
+    with pytest.raises(ValueError, match="in run lengths, of megabytes"):
+        decode(made + runs * 40_000)

@@ -19,7 +19,7 @@ MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # that is no part of compre
 FILLING = re.compile(rb"\xff++")
 MAX_SCANS = 100  # of a JPEG, each of which visits every pixel; encoders write about ten
 MAX_CHUNKS = 2**16  # of any format; the pixels of a PNG take one for each 8 KiB or more
-MAX_TEXT = 2**22  # bytes of a PPM in letters, which are read one by one
+MAX_TEXT = 2**22  # bytes of what is read one by one: a PPM in letters, a BMP in run lengths
 MAX_HEADER = 2**16  # bytes of a PPM, with its comments
 HEADER = re.compile(rb"P\w+\s(?:(?:\s|#[^\r\n]*[\r\n])*+[^\s#]++\s){2}")
 THIRD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*+[^\s#]++\s")
@@ -42,6 +42,8 @@ def pixels_only(data: bytes) -> bytes:
         return b"".join(_gif(data))
     if data.startswith(JP2):
         _check_boxes(data)
+    if data[:2] == b"BM" and data[30:31] in (b"\1", b"\2") and len(data) > MAX_TEXT:
+        raise ValueError("a BMP in run lengths, of megabytes: save it as a PNG")
     if re.match(rb"P[0-6fy]", data):
         _check_ppm(data)
     if data[:4] in TIFF:
