@@ -14,7 +14,7 @@ def check(name: str) -> None:
 
     if "://" in name:
         raise ValueError(f"{name}: nothing is sent to the network: name a file")
-    if name.endswith(os.sep):
+    if name.endswith((os.sep, f"{os.sep}.")):  # which a Path leaves out
         raise ValueError(f"{name} names a folder: name a picture file to write")
     path = Path(name)
     kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()

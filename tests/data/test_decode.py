@@ -299,6 +299,30 @@ def test_what_a_reader_would_walk_for_seconds_is_refused_at_once(kind):
     assert time.process_time() - begin < 1
 
 
+def of_header(picture, more=b""):
+    """A JPEG 2000 with more in the box of its header, whose length is written in 64 bits."""
+    at = picture.index(b"jp2h") - 4
+    end = at + int.from_bytes(picture[at : at + 4])
+    header = more + picture[at + 8 : end]
+    box = struct.pack(">I4sQ", 1, b"jp2h", 16 + len(header))
+    return picture[:at] + box + header + picture[end:]
+
+
+def test_the_boxes_in_boxes_and_the_segments_of_a_jpeg_2000_are_counted():
+    picture = saved(COLOURS, "JPEG2000")
+    start = picture.index(b"\xff\x4f\xff\x51")
+    np.testing.assert_array_equal(decode(of_header(picture)), decode(picture))
+    np.testing.assert_array_equal(decode(picture[start:]), decode(picture))
+    flood = b"\xff\x57\0\2" * 10**6
+    segments = start + 4 + int.from_bytes(picture[start + 4 : start + 6])  # after that of the size
+    flooded = picture[:segments] + flood + picture[segments:]
+    for file in (of_header(picture, b"\0\0\0\x08free" * 10**6), flooded, flooded[start:]):
+        begin = time.process_time()
+        with pytest.raises(ValueError, match="more than 65536 chunks"):
+            decode(file)
+        assert time.process_time() - begin < 1
+
+
 def test_the_scans_of_a_jpeg_and_the_tags_of_a_tiff_are_counted():
     with pytest.raises(ValueError, match="more than 65536 chunks"):
         decode(JPEG[:-2] + b"\xff\xe0\0\2" * 10**6 + JPEG[-2:])
@@ -337,3 +361,9 @@ def test_a_large_bmp_in_run_lengths_is_refused():
     assert decode(made + lines).shape == (8, 8, 3)
     with pytest.raises(ValueError, match="in run lengths, of megabytes"):
         decode(made + runs * 40_000)
+
+
+def test_pixels_of_a_large_bmp_of_os_2_are_taken_for_no_run_lengths():
+    """Its header is shorter: pixels stand where others say how they are stored."""
+    header = struct.pack("<IHHI", 0, 0, 0, 26) + struct.pack("<IHHHH", 12, 1300, 1300, 1, 24)
+    assert (decode(b"BM" + header + b"\1" * 3 * 1300**2) == 1).all()

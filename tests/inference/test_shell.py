@@ -99,6 +99,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_drawn(
         "no/out.png": "no folder",
         "out": "ending of a picture file",
         "out.png/": "out.png/ names a folder",
+        "out.png/.": "out.png/. names a folder",
     }.items():
         assert cli.main(["generate", "a dog", "-o", f"{tmp_path}/{name}"]) == 1
         said = capsys.readouterr().err

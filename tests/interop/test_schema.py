@@ -123,9 +123,6 @@ def test_what_is_long_is_shortened():
         with pytest.raises(ValueError) as caught:
             fill(Part, bad, "config.part")
         assert len(str(caught.value)) < 300
-    with pytest.raises(ValueError, match=r"^config\.xxx.* must be a whole number$") as caught:
-        conform({long: "y"}, Mapping[str, int], "config")
-    assert len(str(caught.value)) < 1000
     many = {f"field {i}": i for i in range(1000)}
     with pytest.raises(ValueError, match=r"unknown \['field 0', .*\] and 995 more; there are"):
         fill(Part, many, "config.part")

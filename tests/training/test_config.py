@@ -199,7 +199,7 @@ def test_lists_and_names_give_way_to_one_another():
         ("optimizer.name=adamm", "Optax has no 'adamm'; did you mean 'adam"),
         ("mesh.fdsp=8", "'fdsp' of config.mesh; did you mean 'fsdp'"),
         ("batch_size=many", "batch_size='many': expected int like 8"),
-        ("total_steps=0", "total_steps=0 must be at least 1"),
+        ("total_steps=0", "total_steps=0 must be from 1 to 2147483647"),
         ("accumulation=3", "accumulation=3 must divide batch_size=8"),
         ("ema.decay=1.0", r"ema.decay=1.0 must be in \[0, 1\)"),
         ("ema.decay=-0.5", r"ema.decay=-0.5 must be in \[0, 1\)"),

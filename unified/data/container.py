@@ -13,10 +13,11 @@ from collections.abc import Iterator
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # the order of bytes
-JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+JP2, J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 EXIF = b"Exif\0\0"
 MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # that is no part of compressed pixels
 FILLING = re.compile(rb"\xff++")
+RUNS = re.compile(rb"BM.{12}[^\x0c].{15}[\1\2]", re.DOTALL)  # a BMP in run lengths
 MAX_SCANS = 100  # of a JPEG, each of which visits every pixel; encoders write about ten
 MAX_CHUNKS = 2**16  # of any format; the pixels of a PNG take one for each 8 KiB or more
 MAX_TEXT = 2**22  # bytes of what is read one by one: a PPM in letters, a BMP in run lengths
@@ -40,9 +41,9 @@ def pixels_only(data: bytes) -> bytes:
         return b"\xff\xd8" + b"".join(_jpeg(data))
     if data[:3] == b"GIF":
         return b"".join(_gif(data))
-    if data.startswith(JP2):
-        _check_boxes(data)
-    if data[:2] == b"BM" and data[30:31] in (b"\1", b"\2") and len(data) > MAX_TEXT:
+    if data.startswith((JP2, J2K)):
+        _check_jpeg_2000(data)
+    if len(data) > MAX_TEXT and RUNS.match(data):
         raise ValueError("a BMP in run lengths, of megabytes: save it as a PNG")
     if re.match(rb"P[0-6fy]", data):
         _check_ppm(data)
@@ -129,16 +130,19 @@ def _gif(data: bytes) -> Iterator[bytes]:
     yield data[at:]
 
 
-def _check_boxes(data: bytes) -> None:
-    """Counts the boxes up to the pixels of a JPEG 2000, those of its header among them."""
-    at, count = 0, _counter()
-    while at + 16 <= len(data):
+def _check_jpeg_2000(data: bytes) -> None:
+    """Counts the boxes, those of the header among them, and the segments before the pixels."""
+    at, kind, count = 0, b"", _counter()
+    while data.startswith(JP2) and kind != b"jp2c" and at + 16 <= len(data):
         next(count)
         size, kind, long = struct.unpack_from(">I4sQ", data, at)
-        if kind == b"jp2c":
-            return
+        head = 16 if size == 1 else 8
         size = long if size == 1 else size or len(data)
-        at += 8 if kind in (b"jp2h", b"res ") or size < 8 else size
+        at += head if kind in (b"jp2c", b"jp2h", b"res ") or size < head else size
+    at += 2
+    while at + 4 <= len(data) and data[at + 1] not in (0x64, 0x90, 0xD9):  # a comment, pixels, end
+        next(count)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
 
 
 def _check_ppm(data: bytes) -> None:

@@ -25,7 +25,7 @@ from unified import checksum
 from unified.message import one_line
 
 WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.json", "checksums.json"
-LARGEST = 2**26  # bytes of a config
+LARGEST = 2**26  # bytes of a config, of checksums, of the header of weights
 DEEPEST = 32  # levels of a config, and of the dict of parameters
 
 PathLike = str | os.PathLike[str]

@@ -122,7 +122,7 @@ def check_trained(config: Mapping[str, Any], *, needed: bool = True) -> None:
             raise ValueError(f"config.{field}={value} must be at most {most}")
     for name, value in config.get("optimizer", {}).items():  # options of its own are of any type
         if isinstance(value, float) and WIDEST < abs(value) < math.inf:
-            raise _wrong(f"config.optimizer.{name}={value} must be at most {WIDEST:.3g}")
+            raise ValueError(f"config.optimizer.{name}={value} must be at most {WIDEST:.3g}")
 
 
 def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
@@ -148,7 +148,7 @@ def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
             return fill(origin, value, where)
         hints = typing.get_type_hints(origin)
         if needed and (missing := sorted(origin.__required_keys__ - set(value))):
-            raise _wrong(f"{where} lacks {', '.join(missing)}")
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
         for name in filter(hints.__contains__, value):
             nested(value[name], hints[name], name)
     elif origin is tuple or origin is Sequence:
@@ -175,15 +175,15 @@ def fill(kind: Callable[..., T], fields: Mapping[str, Any], where: str) -> T:
     names = [field.name for field in known]
     needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
     if unknown := sorted(set(fields) - set(names)):
-        raise _wrong(f"{where}: unknown {_some(unknown)}; there are {names}")
+        raise ValueError(f"{where}: unknown {_some(unknown)}; there are {names}")
     if missing := sorted(set(needed) - set(fields)):
-        raise _wrong(f"{where} lacks {missing}")
+        raise ValueError(f"{where} lacks {missing}")
     hints = typing.get_type_hints(kind)
     made = {name: conform(fields[name], hints[name], f"{where}.{name}") for name in fields}
     try:
         return kind(**made)
     except ValueError as error:
-        raise _wrong(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
 
 
 def check_call(call: Callable[..., Any], fields: Mapping[str, Any], where: str) -> None:
@@ -224,18 +224,13 @@ def _either(value: Any, hint: Any, where: str) -> Any:
 
 
 def _misfit(value: Any, hint: Any, where: str) -> ValueError:
-    shown = repr(value.to_dict() if hasattr(value, "to_dict") else value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-    return _wrong(f"{where}={shown} must be {_words(hint)}")
-
-
-def _wrong(message: str) -> ValueError:
-    return ValueError(one_line(message))
+    shown = one_line(repr(value.to_dict() if hasattr(value, "to_dict") else value), 60)
+    return ValueError(f"{where}={shown} must be {_words(hint)}")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     """The first of many names, each of them in brief."""
-    shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names[:most]]
+    shown = [one_line(name, 60) for name in names[:most]]
     return f"{shown}{f' and {len(names) - most} more' if len(names) > most else ''}"
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from unified.interop.schema import MOST, WIDEST
+
 INF = math.inf
 LAST = 2**31 - 1  # JAX numbers have 32 bits
-LARGEST = float(np.finfo(np.float32).max)
 SHARE = (0, float(np.nextafter(np.float32(1), np.float32(0))))  # 1 is refused, in 32 bits too
-MOST = {"batch_size": 2**20, "total_steps": LAST}  # rows are numbered in memory
 
 RANGES = {  # first and last value; neither infinite nor "not a number"
-    "batch_size": (1, INF),
-    "total_steps": (1, INF),
+    "batch_size": (1, MOST["batch_size"]),
+    "total_steps": (1, LAST),
     "accumulation": (1, INF),
     "log_every": (1, INF),
     "seed": (0, LAST),
@@ -117,8 +117,8 @@ def check_types(config: Mapping[str, Any], like: Mapping[str, Any], path: str = 
             kinds, said = KINDS[type(default)]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{where}={brief(value)} must be {said}")
-            if isinstance(value, float) and LARGEST < abs(value) < INF:
-                raise ValueError(f"{where}={value} is beyond 32 bits: at most {LARGEST:.3g}")
+            if isinstance(value, float) and WIDEST < abs(value) < INF:
+                raise ValueError(f"{where}={value} is beyond 32 bits: at most {WIDEST:.3g}")
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and not -(2**63) <= number < 2**63:
                 raise ValueError(f"{where}={brief(number)} is beyond 64 bits")
@@ -161,7 +161,7 @@ def brief(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= WIDEST
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -176,8 +176,6 @@ def check_ranges(config: ConfigDict) -> None:
             continue
         if not first <= value <= last or not math.isfinite(value):
             raise ValueError(f"{field}={value} must be {_span(first, last)}")
-        if value > MOST.get(field, INF):
-            raise ValueError(f"{field}={value} must be at most {MOST[field]}")
 
 
 def _number(config: ConfigDict, field: str) -> float | None:
