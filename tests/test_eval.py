@@ -91,7 +91,7 @@ def test_the_output_can_be_elsewhere(released, tmp_path):
         (["--config", "none.py"], "--config none.py: no such Python file"),
         (["--config", CONFIG, "--config.model.width=8"], "do not fit the model"),
         (["--config.model.widht=8"], "did you mean 'width'?"),
-        (["--config.batch_size=0"], "batch_size=0 must be at least 1"),
+        (["--config.batch_size=0"], "batch_size=0 must be from 1 to 65536"),
         (["--output", "taken/x"], "Not a directory: 'taken/x'"),
         (["--config", CONFIG, "--outptu=x"], "unknown argument '--outptu=x'"),
     ],

@@ -241,8 +241,7 @@ def _add_drawing(command: argparse.ArgumentParser, output: str, names: set[str])
     command.add_argument(
         "-o",
         "--output",
-        type=Path,
-        default=Path(output),
+        default=output,
         help=f"file to write, over one that is there ({_DEFAULT})",
     )
     group = command.add_argument_group(

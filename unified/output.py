@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 
-def check(path: Path) -> None:
+def check(name: str) -> None:
     """Raises OSError or ValueError for what could not be written after all the work."""
     from PIL import Image
 
     from unified.data.decode import FORMATS
 
+    if "://" in name:
+        raise ValueError(f"{name}: nothing is sent to the network: name a file")
+    if name.endswith((os.sep, f"{os.sep}.")):  # which a Path leaves out
+        raise ValueError(f"{name} names a folder: name a picture file to write")
+    path = Path(name)
     kind, file = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
     try:  # Pillow cannot write all that it reads
         if kind not in FORMATS:  # of the others some are no pictures (PDF), some start a program
@@ -28,10 +33,10 @@ def check(path: Path) -> None:
     _put(path, b"", "ab")
 
 
-def write(picture: Any, path: Path) -> str:
+def write(picture: Any, name: str) -> str:
     from PIL import Image
 
-    file = io.BytesIO()
+    path, file = Path(name), io.BytesIO()
     Image.fromarray(picture).save(file, Image.registered_extensions()[path.suffix.lower()])
     _put(path, file.getvalue(), "wb")
     return str(path)

@@ -281,3 +281,89 @@ def test_a_png_of_very_many_chunks_is_refused():
 def test_a_large_ppm_in_letters_is_refused():
     with pytest.raises(ValueError, match="written as text, in megabytes"):
         decode(b"P3 1000 1000 255 " + b"1 2 3 " * 1_000_000)
+
+
+def flooded(kind):
+    """A picture and, where its reader walks them one by one, a million things that say nothing."""
+    picture = saved(COLOURS, kind)
+    before = {"gif": picture.find(b",\0\0\0\0"), "jpeg": 2, "JPEG2000": 12, "ppm": 3}[kind]
+    flood = {"gif": b"!\xfe\1a\0", "jpeg": b"\xff\xe0\0\2", "JPEG2000": b"\0\0\0\x08free"}
+    return picture[:before] + flood.get(kind, b"#\n") * 10**6 + picture[before:]
+
+
+@pytest.mark.parametrize("kind", ["gif", "jpeg", "JPEG2000", "ppm"])
+def test_what_a_reader_would_walk_for_seconds_is_refused_at_once(kind):
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=r"more than 65536 chunks|a header of at most 65536"):
+        decode(flooded(kind))
+    assert time.process_time() - begin < 1
+
+
+def of_header(picture, more=b""):
+    """A JPEG 2000 with more in the box of its header, whose length is written in 64 bits."""
+    at = picture.index(b"jp2h") - 4
+    end = at + int.from_bytes(picture[at : at + 4])
+    header = more + picture[at + 8 : end]
+    box = struct.pack(">I4sQ", 1, b"jp2h", 16 + len(header))
+    return picture[:at] + box + header + picture[end:]
+
+
+def test_the_boxes_in_boxes_and_the_segments_of_a_jpeg_2000_are_counted():
+    picture = saved(COLOURS, "JPEG2000")
+    start = picture.index(b"\xff\x4f\xff\x51")
+    np.testing.assert_array_equal(decode(of_header(picture)), decode(picture))
+    np.testing.assert_array_equal(decode(picture[start:]), decode(picture))
+    flood = b"\xff\x57\0\2" * 10**6
+    segments = start + 4 + int.from_bytes(picture[start + 4 : start + 6])  # after that of the size
+    flooded = picture[:segments] + flood + picture[segments:]
+    for file in (of_header(picture, b"\0\0\0\x08free" * 10**6), flooded, flooded[start:]):
+        begin = time.process_time()
+        with pytest.raises(ValueError, match="more than 65536 chunks"):
+            decode(file)
+        assert time.process_time() - begin < 1
+
+
+def test_the_scans_of_a_jpeg_and_the_tags_of_a_tiff_are_counted():
+    with pytest.raises(ValueError, match="more than 65536 chunks"):
+        decode(JPEG[:-2] + b"\xff\xe0\0\2" * 10**6 + JPEG[-2:])
+    entry = struct.pack("<HHQQ", 256, 4, 1, 8)
+    with pytest.raises(ValueError, match="1000000 TIFF tags"):
+        decode(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 10**6) + entry * 10**6)
+
+
+@pytest.mark.parametrize("filling", [1, 10**7])
+def test_a_jpeg_is_read_past_any_filling(filling):
+    file = JPEG[:2] + b"\xff" * filling + JPEG[2:]
+    begin = time.process_time()
+    np.testing.assert_array_equal(decode(file), decode(JPEG))
+    assert time.process_time() - begin < 1
+
+
+def test_comments_never_decide_over_pixels():
+    picture = saved(COLOURS, "gif")
+    at = picture.index(b",\0\0\0\0")
+    comments = b"!\xfe\3abc\2de\0" * 9 + b"!\xff\x0bNETSCAPE2.0\3\1\0\0\0"
+    np.testing.assert_array_equal(decode(picture[:at] + comments + picture[at:]), decode(picture))
+    pixels = COLOURS.tobytes()
+    for header in (b"P6 8 6 255\n", b"P6\n# made by hand\n8 6\n# white\n\n255 "):
+        np.testing.assert_array_equal(decode(header + pixels), COLOURS)
+    assert decode(b"P4\n8 6\n" + bytes(6)).shape == decode(b"P1\n8 6\n" + b"10" * 24).shape
+
+
+def test_a_large_bmp_in_run_lengths_is_refused():
+    """A run of nothing takes as long as any."""
+    palette = bytes(1024)
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, 0, 0, 0, 256, 0)
+    start = 14 + len(header) + len(palette)
+    runs = b"\1\1" * 64
+    made = b"BM" + struct.pack("<IHHI", 0, 0, 0, start) + header + palette
+    lines = b"".join(runs[i : i + 16] + b"\0\0" for i in range(0, 128, 16)) + b"\0\1"
+    assert decode(made + lines).shape == (8, 8, 3)
+    with pytest.raises(ValueError, match="in run lengths, of megabytes"):
+        decode(made + runs * 40_000)
+
+
+def test_pixels_of_a_large_bmp_of_os_2_are_taken_for_no_run_lengths():
+    """Its header is shorter: pixels stand where others say how they are stored."""
+    header = struct.pack("<IHHI", 0, 0, 0, 26) + struct.pack("<IHHHH", 12, 1300, 1300, 1, 24)
+    assert (decode(b"BM" + header + b"\1" * 3 * 1300**2) == 1).all()

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import types
 
 import numpy as np
@@ -52,9 +53,16 @@ def test_grouped_sources_are_read_group_by_group():
     assert all(span.max() - span.min() < 10 for span in spans)
 
 
-@pytest.mark.parametrize("weights", [[0.0], [-1.0]])
-def test_weights_must_be_positive(weights):
-    with pytest.raises(ValueError, match="weights of a mixture are positive"):
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([0.0], ": the weight of each is 0"),
+        ([-1.0], r"\.0\.weight=-1.0"),
+        ([math.nan], "weight=nan"),
+    ],
+)
+def test_weights_must_be_positive(weights, said):
+    with pytest.raises(ValueError, match=f"^sources.*{said}"):
         mixture([numbers(5)], weights)
 
 

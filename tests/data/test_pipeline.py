@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from unified.data.pipeline import Pipeline
+from unified.data.pipeline import Pipeline, configured
 from unified.data.rows import BadRecordsError, merge_states
 from unified.data.sources import BadRecord
 from unified.lanes import PatchLane, PictureLane, TextLane
@@ -188,6 +188,8 @@ def test_what_cannot_be_is_refused_at_once():
         make(dropout={"vitt": 0.1})
     with pytest.raises(ValueError, match=r"data.dropout=\{'vit': 2.0\}: a probability is from"):
         make(dropout={"vit": 2.0})
+    with pytest.raises(ValueError, match=r"config\.data\.train names no source: add one"):
+        configured({"data": {"train": {}}}, "train", None, make_layout(), encode)
     with pytest.raises(ValueError, match="the budget is 3: raise budget or lower max_side"):
         Pipeline([Numbers()], make_layout(vit=3), encode, batch_size=1)
 

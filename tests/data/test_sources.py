@@ -397,3 +397,13 @@ def test_pixels_of_a_parquet_picture_are_those_of_the_file(tmp_path):
     pq.write_table(pa.table(row), tmp_path / "hf.parquet")
     source = open_source({"format": "parquet", "path": str(tmp_path)})
     np.testing.assert_array_equal(source[0].segments[1].content, pixels)
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [(-1.0, "train.a.weight=-1.0 must be at least 0"), (0, "train: the weight of each is 0")],
+)
+def test_weights_of_nothing_are_told_by_field(weight, said):
+    data = {"train": {"a": {"format": "jsonl", "path": "none", "weight": weight}}}
+    with pytest.raises(ValueError, match=f"^config.data.{said}"):
+        open_split(data, "train")

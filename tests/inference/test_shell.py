@@ -98,8 +98,10 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_drawn(
         f"{'a' * 300}.png": "too long",
         "no/out.png": "no folder",
         "out": "ending of a picture file",
+        "out.png/": "out.png/ names a folder",
+        "out.png/.": "out.png/. names a folder",
     }.items():
-        assert cli.main(["generate", "a dog", "-o", str(tmp_path / name)]) == 1
+        assert cli.main(["generate", "a dog", "-o", f"{tmp_path}/{name}"]) == 1
         said = capsys.readouterr().err
         assert told in said
         assert said.count("\n") == 1
@@ -110,8 +112,8 @@ def test_a_file_that_is_not_written_whole_is_not_there(tmp_path, monkeypatch):
     """As on a disk that is full."""
     new, old = tmp_path / "new.png", tmp_path / "old.png"
     old.write_bytes(b"before")
-    output.check(new)
-    output.check(old)
+    output.check(str(new))
+    output.check(str(old))
     assert old.read_bytes() == b"before"
     assert not new.exists()
 
@@ -121,7 +123,7 @@ def test_a_file_that_is_not_written_whole_is_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(output, "open", Full, raising=False)
     with pytest.raises(OSError, match=r"new.png cannot be written: No space left on device"):
-        output.write(np.zeros((4, 4, 3), np.uint8), new)
+        output.write(np.zeros((4, 4, 3), np.uint8), str(new))
     assert not new.exists()
 
 
@@ -223,6 +225,11 @@ def test_postscript_is_not_written_as_it_would_start_a_program(name, tmp_path, m
     monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("it was started"))
     assert cli.main(["generate", "a dog", "-o", str(tmp_path / name)]) == 1
     assert "needs the ending of a picture file" in capsys.readouterr().err
+
+
+def test_an_address_to_write_to_is_told_that_nothing_is_sent(capsys):
+    assert cli.main(["generate", "x", "-o", "s3://bucket/y.png"]) == 1
+    assert "s3://bucket/y.png: nothing is sent to the network" in capsys.readouterr().err
 
 
 def test_an_address_is_told_that_nothing_is_fetched(capsys):

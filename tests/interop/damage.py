@@ -49,8 +49,9 @@ class Absent:
 
 ABSENT = Absent()
 VALUES = (
-    ABSENT, None, True, 3, -1, 0, 10**9, 10**30, 0.5, float("nan"), float("inf"), "", "payload",
-    "os:system", "[/b]\n\x1b[31m", "\ud800", [], [None], [[1, 2]], {}, {"": None}, {"a": {"b": 1}},
+    ABSENT, None, True, 3, -1, 0, 10**9, 10**30, 0.5, 1e39, float("nan"), float("inf"), "",
+    "payload", "os:system", "[/b]\n\x1b[31m", "\ud800", [], [None], [[1, 2]], {}, {"": None},
+    {"a": {"b": 1}},
 )  # fmt: skip
 DTYPES = ("F8_E4M3", "I32", "BOOL", "F64", "F4", "C64", "X", 3)  # said, of data that is float32
 STORED = ("int8", "int32", "uint16", "bool", "float8_e4m3fn", "float8_e5m2")
@@ -86,7 +87,6 @@ def make(folder: Path) -> Path:
     named = release.flatten(params)
     params = release.unflatten({name: draw(leaf) for name, leaf in named.items()})
     release.save(folder, params, models.keep_tokenizer(folder, config))
-    (folder / release.CHECKSUMS).unlink()  # they would tell of any tensor, before the other checks
     return folder
 
 
@@ -187,21 +187,38 @@ def overwritten(name: str, at: int, new: bytes) -> Callable[[Path], Any]:
 def of_files(folder: Path) -> Iterator[Case]:
     """Each file: of other content, cut short, longer, a folder, a pipe, a device, absent."""
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        content = (folder / name).read_bytes()
-        texts = TEXTS | {f"cut at {n}": content[:n] for n in (1, 8, 100)}
-        texts |= {"without its last character": content[:-1]}
-        texts |= {"longer": content + b"\0", "twice over": content * 2}
-        for what, text in texts.items():
-            write = lambda folder, name=name, text=text: (folder / name).write_bytes(text)
-            yield Case(f"{name}: {what}", name, write)
-        for what, put in {
-            "folder": lambda file: file.mkdir(),
-            "pipe": os.mkfifo,
-            "device": lambda file: file.symlink_to("/dev/zero"),
-            "link to nothing": lambda file: file.symlink_to("nowhere"),
-        }.items():
-            put = lambda folder, put=put, name=name: ((folder / name).unlink(), put(folder / name))
-            yield Case(f"{name}: {what}", name, put)
+        yield from _of_file(folder, name)
+
+
+def _of_file(folder: Path, name: str) -> Iterator[Case]:
+    content = (folder / name).read_bytes()
+    texts = TEXTS | {f"cut at {n}": content[:n] for n in (1, 8, 100)}
+    texts |= {"without its last character": content[:-1]}
+    texts |= {"longer": content + b"\0", "twice over": content * 2}
+    for what, text in texts.items():
+        write = lambda folder, text=text: (folder / name).write_bytes(text)
+        yield Case(f"{name}: {what}", name, write)
+    for what, put in {
+        "folder": lambda file: file.mkdir(),
+        "pipe": os.mkfifo,
+        "device": lambda file: file.symlink_to("/dev/zero"),
+        "link to nothing": lambda file: file.symlink_to("nowhere"),
+    }.items():
+        put = lambda folder, put=put: ((folder / name).unlink(), put(folder / name))
+        yield Case(f"{name}: {what}", name, put)
+    yield Case(f"{name}: of 2**40 bytes", name, lambda folder: os.truncate(folder / name, 2**40))
+
+
+def of_checksums(folder: Path) -> Iterator[Case]:
+    """The file of checksums, and each of them."""
+    file = release.CHECKSUMS
+    said = json.loads((folder / file).read_text())
+    for name in said:
+        for value in (ABSENT, None, 3, "", "float32[1]:0", said[name][:-1] + "g", [], {}):
+            yield Case(f"{file}: {name}={value!r}", name, _set(said, (name,), value, file))
+    for name in ("", "x", "a/b"):
+        yield Case(f"{file}: {name!r} more", file, _set(said, (name,), "float32[1]:0", file))
+    yield from _of_file(folder, file)
 
 
 def of_tokenizer(folder: Path) -> Iterator[Case]:
@@ -271,6 +288,8 @@ def copied(sound: Path, folder: Path) -> Path:
 def tried(case: Case, sound: Path, how: Callable[[Path], str]) -> str:
     """What is said of a damaged copy of a sound release."""
     folder = copied(sound, sound.with_name("damaged"))
+    if not case.name.startswith(release.CHECKSUMS):  # they tell of any tensor, before other checks
+        (folder / release.CHECKSUMS).unlink()
     case.apply(folder)
     said = how(folder)
     check_told(said, folder)
@@ -333,6 +352,7 @@ def main(seconds: float) -> None:
             "fields, evaluated": (of_fields(sound), evaluates),
             "tensors, loaded": (of_tensors(sound), loads),
             "files, loaded": (of_files(sound), loads),
+            "checksums, loaded": (of_checksums(sound), loads),
             "tokenizers, loaded": (of_tokenizer(sound), loads),
             "bytes, loaded": (of_bytes(sound, seed=0), loads),
         }

@@ -60,6 +60,16 @@ def test_a_file_that_is_wrong_is_told(sound):
     assert missed == {"config.json: without its last character"}  # a line break
 
 
+def test_checksums_that_are_wrong_are_told(sound):
+    cases = list(damage.of_checksums(sound))
+    some = each_once(cases) + [case for case in cases if ": of 2**40" in case.name]
+    some = list({case.name: case for case in some}.values())
+    told, wrong = damage.faults(some, sound, damage.loads)
+    assert not wrong
+    missed = {case.name for case in some} - told.keys()
+    assert missed <= {"checksums.json: without its last character"}  # a line break
+
+
 def test_a_tokenizer_that_is_wrong_is_told(sound):
     files = [case for case in damage.of_files(sound) if case.name.startswith("tokenizer.json")]
     told, wrong = damage.faults(files, sound, damage.loads)
@@ -109,6 +119,12 @@ def test_numbers_of_any_size_take_neither_time_nor_memory(sound):
     assert "misshaped: backbone/runs/0/gen/attention/key/kernel is (1, " in layers
     blocks = told["config.model.autoencoder.decoder_blocks=1000000000"]
     assert "config.model asks for more parameters than lie beside it" in blocks
+
+
+def test_numbers_beyond_32_bits_are_told_wherever_they_stand(sound):
+    cases = [case for case in damage.of_fields(sound) if case.name.endswith("=1e+39")][::9]
+    told, wrong = damage.faults(cases, sound, damage.loads)
+    assert not wrong and told.keys() == {case.name for case in cases}
 
 
 @pytest.mark.parametrize(

@@ -143,5 +143,33 @@ def test_checksums_that_are_no_file_are_damage(make, tmp_path):
     release.save(tmp_path, {"a": np.ones(2, np.float32)}, {})
     (tmp_path / release.CHECKSUMS).unlink()
     make(tmp_path / release.CHECKSUMS)
-    with pytest.raises((OSError, ValueError), match=r"checksums\.json is not a file"):
+    with pytest.raises(ValueError, match=r"is damaged: .*checksums\.json is not a file"):
         release.load(tmp_path)
+
+
+def test_a_file_of_weights_is_not_read_unless_its_size_is_as_it_says(tmp_path):
+    release.save(tmp_path, {"a": np.ones(2, np.float32)}, {})
+    weights = tmp_path / release.WEIGHTS
+    said = weights.stat().st_size
+    os.truncate(weights, 2**40)  # of nothing more: it takes no place
+    with pytest.raises(ValueError, match=f"has {2**40} bytes, its header says {said}$"):
+        release.load(tmp_path)
+    weights.write_bytes(b"")
+    os.truncate(weights, 2**40)
+    with pytest.raises(ValueError, match=r"the header of model\.safetensors cannot be read"):
+        release.load(tmp_path)
+    release.save(tmp_path, {"a": np.ones(2, np.float32)}, {})
+    os.truncate(tmp_path / release.CHECKSUMS, 2**40)
+    with pytest.raises(ValueError, match=r"holds no checksums: it is larger than"):
+        release.load(tmp_path)
+
+
+def test_a_long_name_is_shortened(params, tmp_path):
+    release.save(tmp_path, {"x" * 5000: np.ones(2, np.float32)}, {"y" * 5000 + ".z": 1})
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        release.load(tmp_path)
+    assert len(str(caught.value)) < 1500
+    release.save(tmp_path, {"x" * 5000: np.ones(2, np.float32)}, {})
+    with pytest.raises(ValueError, match="do not fit") as caught:
+        release.merge(params, release.load(tmp_path)[0])
+    assert len(str(caught.value)) < 1000

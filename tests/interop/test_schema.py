@@ -115,3 +115,22 @@ def test_the_fields_of_training_are_those_that_it_has_defaults_for():
     check_trained(configs.defaults(), needed=False)
     with pytest.raises(ValueError, match=r"config.data.threads=100000 must be at most 1024"):
         check_trained({"data": {"threads": 100_000}}, needed=False)
+
+
+def test_what_is_long_is_shortened():
+    long = "x" * 5000
+    for bad in ({long: 1}, {"width": 1, long: 1}, {"width": long}, {"width": 1, "kind": [long]}):
+        with pytest.raises(ValueError) as caught:
+            fill(Part, bad, "config.part")
+        assert len(str(caught.value)) < 300
+    many = {f"field {i}": i for i in range(1000)}
+    with pytest.raises(ValueError, match=r"unknown \['field 0', .*\] and 995 more; there are"):
+        fill(Part, many, "config.part")
+
+
+@pytest.mark.parametrize("number", [1e39, 1e300, -1e39])
+def test_numbers_beyond_32_bits_are_none(number):
+    with pytest.raises(ValueError, match=r"^config\.part\.scale=.* must be a finite number"):
+        fill(Part, {"width": 1, "scale": number}, "config.part")
+    with pytest.raises(ValueError, match=r"^config\.optimizer\.eps_root=.* must be at most 3\.4"):
+        check_trained({"optimizer": {"eps_root": abs(number)}}, needed=False)

@@ -1,6 +1,7 @@
 """The text tokenizer: any Unicode comes back, marks are found, and cannot be written by users."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -143,3 +144,11 @@ def test_a_file_that_is_no_tokenizer_is_named_in_a_line(tmp_path, content):
     with pytest.raises(ValueError, match=r"is no tokenizer\.json: ") as told:
         TextTokenizer(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.touch()
+    os.truncate(file, 2**40)  # of nothing: it takes no place
+    with pytest.raises(ValueError, match=f"{2**40} bytes are more than {2**28}$"):
+        TextTokenizer(file)

@@ -199,7 +199,7 @@ def test_lists_and_names_give_way_to_one_another():
         ("optimizer.name=adamm", "Optax has no 'adamm'; did you mean 'adam"),
         ("mesh.fdsp=8", "'fdsp' of config.mesh; did you mean 'fsdp'"),
         ("batch_size=many", "batch_size='many': expected int like 8"),
-        ("total_steps=0", "total_steps=0 must be at least 1"),
+        ("total_steps=0", "total_steps=0 must be from 1 to 2147483647"),
         ("accumulation=3", "accumulation=3 must divide batch_size=8"),
         ("ema.decay=1.0", r"ema.decay=1.0 must be in \[0, 1\)"),
         ("ema.decay=-0.5", r"ema.decay=-0.5 must be in \[0, 1\)"),
@@ -287,7 +287,14 @@ def test_a_kept_config_that_is_damaged_is_named_and_left(text, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "message"),
-    [("beta=2.0", "beta=2.0 must be from 0 to 1"), ("ns_steps=0", "ns_steps=0 must be at least 1")],
+    [
+        ("beta=2.0", "beta=2.0 must be from 0 to 1"),
+        ("adam_b2=0.99999999", r"adam_b2=0.99999999 must be in \[0, 1\)"),  # 1 in 32 bits
+        ("ns_steps=0", "ns_steps=0 must be at least 1"),
+        ("weight_decay=-0.1", "weight_decay=-0.1 must be at least 0"),
+        ("adam_weight_decay=-0.1", "adam_weight_decay=-0.1 must be at least 0"),
+        ("multipliers=(('head',-1.0),)", r"multipliers: \('head', -1.0\) must be at least 0"),
+    ],
 )
 def test_numbers_of_an_optimizers_own_are_bounded(field, message):
     with pytest.raises(ValueError, match=f"optimizer.{message}"):

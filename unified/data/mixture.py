@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import grain
 import numpy as np
 
-from unified.data.sources import BadRecord, Source
+from unified.data.sources import BadRecord, Source, check_weights
 from unified.sequence import Example, Segment
 
 WINDOW = 4096
@@ -23,12 +23,11 @@ def mixture(
 ) -> grain.MapDataset:
     """Endless examples, source k in proportion to `weights[k]` (default: equal).
 
-    Raises ValueError if a weight is negative or none is positive.
+    Raises ValueError as `check_weights` does.
     """
     weights = [1.0] * len(sources) if weights is None else list(weights)
+    check_weights("sources", range(len(sources)), weights)
     pairs = [(source, w) for source, w in zip(sources, weights, strict=True) if w]
-    if not pairs or min(w for _, w in pairs) < 0:
-        raise ValueError(f"weights of a mixture are positive (or 0, to leave out), not {weights}")
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(pairs) + 1)]
     parts = [_endless(source, s) for (source, _), s in zip(pairs, seeds[1:], strict=True)]
     return Mixture(parts, [w for _, w in pairs], seed=seeds[0])

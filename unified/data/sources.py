@@ -8,9 +8,10 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -250,12 +251,24 @@ def open_split(
 ) -> tuple[list[Source], list[float]]:
     """The sources of `data[split]`, or the one named `task`, and their weights in the mixture.
 
-    Raises ValueError for a name that there is not, and as `open_source` does.
+    Raises ValueError for a name that there is not, for weights that are negative or all 0, and as
+    `open_source` does.
     """
     specs = {name: dict(spec) for name, spec in data[split].items()}
     if task is not None and task not in specs:
         raise ValueError(f"no source {task!r} in config.data.{split}: {sorted(specs)}")
     chosen = [specs[name] for name in (specs if task is None else [task])]
     weights = [float(spec.pop("weight", 1.0)) for spec in chosen]
+    check_weights(f"config.data.{split}", specs if task is None else [task], weights)
     quiet = split != "train"  # often the same files
     return [open_source(spec, quiet=quiet) for spec in chosen], weights
+
+
+def check_weights(where: str, names: Iterable[object], weights: Sequence[float]) -> None:
+    """Raises ValueError, naming its source, for a weight in a mixture that is negative or not
+    finite, and where there is none but 0."""
+    for name, weight in zip(names, weights, strict=True):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{where}.{name}.weight={weight} must be at least 0")
+    if not any(weights):
+        raise ValueError(f"{where}: the weight of each is 0, so there is nothing to read")

@@ -7,7 +7,9 @@ or inside this package (`unified/checkpoints/emoji`, wherever the package is ins
 """
 
 import json
+import math
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +25,7 @@ from unified import checksum
 from unified.message import one_line
 
 WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.json", "checksums.json"
-LARGEST = 2**26  # bytes of a config
+LARGEST = 2**26  # bytes of a config, of checksums, of the header of weights
 DEEPEST = 32  # levels of a config, and of the dict of parameters
 
 PathLike = str | os.PathLike[str]
@@ -91,10 +93,10 @@ def load(path: PathLike, *, verify: bool = True) -> tuple[Params, dict[str, Any]
                 f"(a release is a folder with {CONFIG} and {WEIGHTS})"
             )
     try:
-        tensors = safetensors.deserialize(read_file(folder / WEIGHTS))
+        tensors = safetensors.deserialize(_weights(folder / WEIGHTS))
         flat = {n: _array(n, tensor) for n, tensor in tensors}
-        if verify and os.path.lexists(folder / CHECKSUMS):
-            _verify(flat, read_file(folder / CHECKSUMS))
+        if verify and ((folder / CHECKSUMS).exists() or os.path.lexists(folder / CHECKSUMS)):
+            _verify(flat, folder / CHECKSUMS)
         return unflatten(flat), load_config(folder)
     except (MemoryError, safetensors.SafetensorError, _Damaged) as error:
         why = one_line(error) or "it does not fit in memory"
@@ -105,14 +107,41 @@ class _Damaged(ValueError):
     """Weights that are a whole file, but of no model of ours."""
 
 
-def _verify(flat: Mapping[str, np.ndarray], said: bytes) -> None:
+# What JSON raises that is of another form than it should be.
+_UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
+
+
+def _weights(file: epath.Path) -> bytes:
+    """The content of a file of weights, which is read whole where its size is as its header says.
+    Raises _Damaged where it is not."""
+    _check_file(file)
+    size = file.stat().length
+    with file.open("rb") as content:
+        try:
+            (length,) = struct.unpack("<Q", content.read(8))
+            if length > min(size, LARGEST):
+                raise ValueError(f"its length is {length} bytes")
+            header = json.loads(content.read(length))
+            ends = [x["data_offsets"][1] for name, x in header.items() if name != "__metadata__"]
+            needed = 8 + length + max(ends, default=0)
+        except _UNREADABLE as error:
+            raise _Damaged(f"the header of {WEIGHTS} cannot be read: {error}") from error
+        if size != needed:
+            raise _Damaged(f"{WEIGHTS} has {size} bytes, its header says {needed}")
+        content.seek(0)
+        return content.read()
+
+
+def _verify(flat: Mapping[str, np.ndarray], file: epath.Path) -> None:
     """Raises _Damaged, naming them, for parameters that are not those of the checksums."""
     try:
-        wanted = json.loads(said)
+        wanted = json.loads(read_file(file, LARGEST))
         if flat and not wanted:
             raise ValueError("it is empty")
         names = checksum.damaged(flat, {str(name): text for name, text in wanted.items()})
-    except (AttributeError, RecursionError, ValueError) as error:
+    except FileNotFoundError as error:
+        raise _Damaged(error) from error
+    except _UNREADABLE as error:
         raise _Damaged(f"{CHECKSUMS} holds no checksums: {error}") from error
     if names:
         raise _Damaged(f"not as they were saved: {checksum.several(names)}")
@@ -126,9 +155,7 @@ def load_config(folder: PathLike) -> dict[str, Any]:
     """
     file = epath.Path(folder) / CONFIG
     try:
-        if is_file(file) and file.stat().length > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST} bytes")
-        config = json.loads(read_file(file).decode(), object_pairs_hook=_once)
+        config = json.loads(read_file(file, LARGEST).decode(), object_pairs_hook=_once)
         if not isinstance(config, dict):
             raise ValueError("it holds no fields")
         return _tuples(config)
@@ -139,11 +166,18 @@ def load_config(folder: PathLike) -> dict[str, Any]:
         ) from error
 
 
-def read_file(file: epath.Path) -> bytes:
-    """The content of a regular file. Raises FileNotFoundError for what else has its name."""
+def read_file(file: epath.Path, most: float = math.inf) -> bytes:
+    """The content of a regular file. Raises FileNotFoundError for what else has its name,
+    ValueError for more than `most` bytes."""
+    _check_file(file)
+    if file.stat().length > most:
+        raise ValueError(f"it is larger than {most} bytes")
+    return file.read_bytes()
+
+
+def _check_file(file: epath.Path) -> None:
     if not is_file(file):
         raise FileNotFoundError(f"{file} is not a file")
-    return file.read_bytes()
 
 
 def is_file(path: epath.Path) -> bool:

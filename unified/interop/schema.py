@@ -6,12 +6,15 @@ is none of JSON's says nothing here.
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
+
+from unified.message import one_line
 
 T = TypeVar("T")
 
@@ -117,6 +120,9 @@ def check_trained(config: Mapping[str, Any], *, needed: bool = True) -> None:
         value = (config.get(group, {}) if group else config).get(name, 0)
         if value > most:
             raise ValueError(f"config.{field}={value} must be at most {most}")
+    for name, value in config.get("optimizer", {}).items():  # options of its own are of any type
+        if isinstance(value, float) and WIDEST < abs(value) < math.inf:
+            raise ValueError(f"config.optimizer.{name}={value} must be at most {WIDEST:.3g}")
 
 
 def conform(value: Any, hint: Any, where: str, *, needed: bool = True) -> Any:
@@ -169,7 +175,7 @@ def fill(kind: Callable[..., T], fields: Mapping[str, Any], where: str) -> T:
     names = [field.name for field in known]
     needed = [f.name for f in known if f.default is f.default_factory is dataclasses.MISSING]
     if unknown := sorted(set(fields) - set(names)):
-        raise ValueError(f"{where}: unknown {unknown}; there are {names}")
+        raise ValueError(f"{where}: unknown {_some(unknown)}; there are {names}")
     if missing := sorted(set(needed) - set(fields)):
         raise ValueError(f"{where} lacks {missing}")
     hints = typing.get_type_hints(kind)
@@ -218,9 +224,14 @@ def _either(value: Any, hint: Any, where: str) -> Any:
 
 
 def _misfit(value: Any, hint: Any, where: str) -> ValueError:
-    shown = repr(value.to_dict() if hasattr(value, "to_dict") else value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+    shown = one_line(repr(value.to_dict() if hasattr(value, "to_dict") else value), 60)
     return ValueError(f"{where}={shown} must be {_words(hint)}")
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names, each of them in brief."""
+    shown = [one_line(name, 60) for name in names[:most]]
+    return f"{shown}{f' and {len(names) - most} more' if len(names) > most else ''}"
 
 
 def _words(hint: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+LARGEST = 2**28  # bytes; vocabularies of a quarter of a million tokens take 2**25
 DEFAULT = str(files("unified.tokenizers") / "emoji_bpe.json")
 MARKS = {
     "begin_text": "<|im_start|>",
@@ -34,6 +35,8 @@ class TextTokenizer:
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f"no tokenizer at {path}")
+        if (size := path.stat().st_size) > LARGEST:
+            raise ValueError(f"{path} is no tokenizer.json: {size} bytes are more than {LARGEST}")
         names = MARKS | dict(marks or {})
         try:
             state = _as_rules(json.loads(path.read_bytes()), set(names.values()))

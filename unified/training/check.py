@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from unified.interop.schema import MOST, WIDEST
+
 INF = math.inf
 LAST = 2**31 - 1  # JAX numbers have 32 bits
-LARGEST = float(np.finfo(np.float32).max)
-MOST = {"batch_size": 2**20, "total_steps": LAST}  # rows are numbered in memory
+SHARE = (0, float(np.nextafter(np.float32(1), np.float32(0))))  # 1 is refused, in 32 bits too
 
 RANGES = {  # first and last value; neither infinite nor "not a number"
-    "batch_size": (1, INF),
-    "total_steps": (1, INF),
+    "batch_size": (1, MOST["batch_size"]),
+    "total_steps": (1, LAST),
     "accumulation": (1, INF),
     "log_every": (1, INF),
     "seed": (0, LAST),
@@ -31,17 +32,17 @@ RANGES = {  # first and last value; neither infinite nor "not a number"
     "optimizer.eps": (0, INF),
     "optimizer.adam_weight_decay": (0, INF),
     "optimizer.ns_steps": (1, INF),
-    "optimizer.beta": (0, 1),
+    "optimizer.b1": SHARE,
+    "optimizer.b2": SHARE,
+    "optimizer.adam_b1": SHARE,
+    "optimizer.adam_b2": SHARE,
+    "optimizer.beta": (0, 1),  # 1 in optimistic gradient descent
     "optimizer.momentum": (0, 1),
+    "ema.decay": SHARE,
     "checkpoint.every": (1, INF),
     "checkpoint.keep": (1, INF),
     "validation.every": (0, INF),
 }
-SHARES = (  # at least 0, less than 1
-    "ema.decay",
-    *(f"optimizer.{name}" for name in ("b1", "b2", "adam_b1", "adam_b2")),
-)
-
 
 # Values of the types of those that are left out; a name may give way to a list (`remat`).
 KINDS: dict[type, tuple[tuple[type, ...], str]] = {
@@ -116,8 +117,8 @@ def check_types(config: Mapping[str, Any], like: Mapping[str, Any], path: str = 
             kinds, said = KINDS[type(default)]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{where}={brief(value)} must be {said}")
-            if isinstance(value, float) and LARGEST < abs(value) < INF:
-                raise ValueError(f"{where}={value} is beyond 32 bits: at most {LARGEST:.3g}")
+            if isinstance(value, float) and WIDEST < abs(value) < INF:
+                raise ValueError(f"{where}={value} is beyond 32 bits: at most {WIDEST:.3g}")
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and not -(2**63) <= number < 2**63:
                 raise ValueError(f"{where}={brief(number)} is beyond 64 bits")
@@ -131,6 +132,8 @@ def check_lists(config: ConfigDict) -> None:
             f"optimizer.multipliers={brief(pairs)} must be pairs of a pattern and a factor: "
             "(('head', 0.1),)"
         )
+    if negative := [pair for pair in pairs if pair[1] < 0]:
+        raise ValueError(f"optimizer.multipliers: {brief(negative[0])} must be at least 0")
     lists = {"freeze": config.freeze, "optimizer.no_decay": config.optimizer.no_decay}
     lists |= {"optimizer.multipliers": [pattern for pattern, _ in pairs]}
     for field, patterns in lists.items():
@@ -158,7 +161,7 @@ def brief(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= WIDEST
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -173,12 +176,6 @@ def check_ranges(config: ConfigDict) -> None:
             continue
         if not first <= value <= last or not math.isfinite(value):
             raise ValueError(f"{field}={value} must be {_span(first, last)}")
-        if value > MOST.get(field, INF):
-            raise ValueError(f"{field}={value} must be at most {MOST[field]}")
-    for field in SHARES:
-        value = _number(config, field)
-        if value is not None and not 0 <= value < 1:
-            raise ValueError(f"{field}={value} must be in [0, 1)")
 
 
 def _number(config: ConfigDict, field: str) -> float | None:
@@ -196,4 +193,6 @@ def _number(config: ConfigDict, field: str) -> float | None:
 def _span(first: float, last: float) -> str:
     if first == -INF:
         return "a finite number"
+    if (first, last) == SHARE:
+        return "in [0, 1)"
     return f"at least {first}" if last == INF else f"from {first} to {last}"
