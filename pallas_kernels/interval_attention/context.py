@@ -6,8 +6,8 @@ backward their gradients are summed and scattered. Nothing is approximated.
 
 Keys are gathered and not passed round a ring because the work of packed rows is uneven. In a ring
 all devices wait, at every step, for the one with most blocks to visit; with gathered keys each goes
-through its own list. Over 8 devices and blocks of 128, the rows of `packings.json` would take a
-ring 1.06 to 1.5 times as many visits one after another in row order, and 1.27 to 1.9 times in two
+through its own list. Over 8 devices and blocks of 128, the rows of `bench/packings.json` would take
+a ring 1.06 to 1.5 times as many visits one after another in row order, and 1.27 to 1.9 times in two
 streams. Of grouped heads, keys and values are small: at 128k tokens, 4 key heads of 128 and
 bfloat16 they take 256 MiB of a device while a layer runs.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels.interval_attention import gpu, interval_attention, make_plan, reference
-from pallas_kernels.interval_attention.workload import packing
+from pallas_kernels.interval_attention.bench.workload import packing
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.implementations import inputs
 

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from pallas_kernels.interval_attention.bench.workload import causal, intervals, packing
 from pallas_kernels.interval_attention.plan import (
     FIRST,
     FULL,
@@ -22,7 +23,6 @@ from pallas_kernels.interval_attention.plan import (
     make_plan,
     minor,
 )
-from pallas_kernels.interval_attention.workload import causal, intervals, packing
 
 ROWS = ("mixed_16k", "text_to_image_16k", "text_heavy_16k", "mixed_32k")
 

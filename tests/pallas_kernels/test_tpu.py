@@ -15,7 +15,7 @@ from pallas_kernels.interval_attention import (
     tpu,
     tpu_backward,
 )
-from pallas_kernels.interval_attention.workload import causal, intervals
+from pallas_kernels.interval_attention.bench.workload import causal, intervals
 from tests.pallas_kernels import implementations
 
 ROWS = (

@@ -22,17 +22,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pallas_kernels.interval_attention import (
-    bench_splash,
-    bench_static,
-    context,
-    make_plan,
-    tpu_backward,
-    tpu_forward,
-)
-from pallas_kernels.interval_attention.bench_static import CHIPS, HEAD_DIM, PRODUCTS, Grid, Profile
+from pallas_kernels.interval_attention import context, make_plan, tpu_backward, tpu_forward
+from pallas_kernels.interval_attention.bench import splash, static
+from pallas_kernels.interval_attention.bench.static import CHIPS, HEAD_DIM, PRODUCTS, Grid, Profile
+from pallas_kernels.interval_attention.bench.workload import cases, causal, pairs
 from pallas_kernels.interval_attention.tpu_tiles import Tiles, Walk
-from pallas_kernels.interval_attention.workload import cases, causal, pairs
 
 # What `cost` prints of a full and a partial visit, a block of queries that ends with either, and a
 # key head, and what `splash` prints of 512 x 512 pairs and a block of queries.
@@ -77,9 +71,9 @@ def cost(options) -> None:
 
         def cycles(grid: Grid) -> int:
             run, args = dense(tiles, way, grid, chip.cores, profile.shape)
-            return profile.cycles(bench_static.in_hbm(run), args)
+            return profile.cycles(static.in_hbm(run), args)
 
-        fit = bench_static.fit(cycles, Grid(2, 4), G)
+        fit = static.fit(cycles, Grid(2, 4), G)
     least = chip.floor(blocks[0] * blocks[1], PRODUCTS[way])
     print(f"{options.chip} {way} {options.visit} {blocks} {G} heads:", end=" ")
     print(f"visit {fit.visit:.0f} (floor {least:.0f}),", end=" ")
@@ -121,11 +115,11 @@ def workloads(options) -> None:
         floor = milliseconds(N * chip.floor(useful, PRODUCTS[options.way]), chip.cores)
         n = case.length // options.block
         blocks = n * (n + 1) / 2 * (options.block / 512) ** 2
-        splash = milliseconds(N * (blocks * options.splash + n * options.splash_row), 1)
-        equal = splash * useful / pairs(*causal(case.length))
+        splash_ms = milliseconds(N * (blocks * options.splash + n * options.splash_row), 1)
+        equal = splash_ms * useful / pairs(*causal(case.length))
         cells = [case.name, f"{visited} / {least}", f"{floor:.2f}", f"{ours:.2f}"]
         cells += [f"{ours / floor:.2f}"]
-        for theirs in (splash, equal):
+        for theirs in (splash_ms, equal):
             cells += [f"{theirs:.2f}", f"{ours / theirs:.2f}"]
         print(f"| {' | '.join(cells)} |")
 
@@ -136,7 +130,7 @@ def compile_layers(options) -> None:
     On several devices each holds a stretch of the row.
     """
     N, K, H = map(int, options.heads.split(","))
-    bench_static.start()
+    static.start()
     devices = CHIPS[options.chip].devices[: options.devices]
     mesh = Mesh(np.array(devices), ("context",))
     over: Any = {"sharding": context.Sharding(mesh, length="context")}
@@ -172,11 +166,11 @@ def compile_layers(options) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
     commands = {
         "workloads": workloads,
         "cost": cost,
-        "splash": bench_splash.cost,
+        "splash": splash.cost,
         "plan": plan,
         "compile": compile_layers,
     }

@@ -1,4 +1,4 @@
-"""PyTorch's attention, for `bench_gpu`: FlexAttention with the masks of the rows, and cuDNN's."""
+"""PyTorch's attention, for `bench.gpu`: FlexAttention with the masks of the rows, and cuDNN's."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pallas_kernels.interval_attention.workload import Case, Heads
+from pallas_kernels.interval_attention.bench.workload import Case, Heads
 
 IMPLEMENTATIONS = ("flex", "torch-cudnn")
 

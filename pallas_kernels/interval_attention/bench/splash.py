@@ -10,8 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from pallas_kernels.interval_attention import bench_static
-from pallas_kernels.interval_attention.bench_static import CHIPS, HEAD_DIM, Grid, Profile
+from pallas_kernels.interval_attention.bench import static
+from pallas_kernels.interval_attention.bench.static import CHIPS, HEAD_DIM, Grid, Profile
 
 
 def cost(options) -> None:
@@ -30,7 +30,7 @@ def cost(options) -> None:
             runs = kernels(options.way, heads, T, S, block, options.compute)
             return sum(profile.cycles(run, args) for run in runs)
 
-        fit = bench_static.fit(cycles, Grid(2, 2), heads)
+        fit = static.fit(cycles, Grid(2, 2), heads)
     print(f"{options.chip} splash {options.way} {block}/{options.compute}:", end=" ")
     print(f"visit {fit.visit / (block / 512) ** 2:.0f}, row {fit.row:.0f}")
 

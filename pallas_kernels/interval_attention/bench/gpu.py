@@ -1,8 +1,8 @@
 """What attention costs on a GPU: these kernels, cuDNN's and PyTorch's FlexAttention, side by side.
 
-    python -m pallas_kernels.interval_attention.bench_gpu --out results.json
-    python -m pallas_kernels.interval_attention.bench_gpu --only flex --out results.json
-    python -m pallas_kernels.interval_attention.bench_gpu --table results.json
+    python -m pallas_kernels.interval_attention.bench.gpu --out results.json
+    python -m pallas_kernels.interval_attention.bench.gpu --only flex --out results.json
+    python -m pallas_kernels.interval_attention.bench.gpu --table results.json
 
 Ours and FlexAttention compute the mask of a row, the others a causal one of the row's length, for
 they know no other. So they are compared by useful work: floating-point operations of visible pairs,
@@ -24,13 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.interval_attention import bench_torch, gpu, interval_attention
-from pallas_kernels.interval_attention.workload import (
-    Case,
-    Heads,
-    cases,
-    pairs,
-)
+from pallas_kernels.interval_attention import gpu, interval_attention
+from pallas_kernels.interval_attention.bench import pytorch
+from pallas_kernels.interval_attention.bench.workload import Case, Heads, cases, pairs
 
 PACKINGS = ("mixed_16k", "text_to_image_16k", "text_heavy_16k")
 ROWS = (*PACKINGS, "causal_16k", "causal_4k", "everything_4k")
@@ -68,7 +64,7 @@ JAX: dict[str, Callable] = {
     "cudnn": functools.partial(library, implementation="cudnn"),
     "xla": functools.partial(library, implementation="xla"),
 }
-IMPLEMENTATIONS = (*JAX, *bench_torch.IMPLEMENTATIONS)
+IMPLEMENTATIONS = (*JAX, *pytorch.IMPLEMENTATIONS)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -105,7 +101,7 @@ def prepare(implementation: str, case: Case, heads: Heads, way: str) -> tuple[Ru
     """`run()`, which only enqueues, and `wait(result)`."""
     if implementation in JAX:
         return prepare_jax(implementation, case, heads, way), jax.block_until_ready
-    return bench_torch.prepare(implementation, case, heads, way == "forward")
+    return pytorch.prepare(implementation, case, heads, way == "forward")
 
 
 def milliseconds(run: Run, wait: Callable[[Any], Any]) -> float:
@@ -135,7 +131,7 @@ def measure(implementation: str, case: Case, heads: Heads, way: str) -> Result:
     run, wait = prepare(implementation, case, heads, way)
     ms = milliseconds(run, wait)
     flops = 4 * pairs(*case.mask) * heads.dim * heads.query * WAYS[way]
-    device = bench_torch.device() if implementation not in JAX else jax.devices()[0].device_kind
+    device = pytorch.device() if implementation not in JAX else jax.devices()[0].device_kind
     return Result(implementation, case.name, str(heads), way, ms, flops / ms / 1e9, device)
 
 

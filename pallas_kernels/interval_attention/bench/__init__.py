@@ -1,0 +1,1 @@
+"""What the kernels cost: `__main__.py` for TPUs, `gpu.py` for GPUs. No kernel imports it."""
