@@ -7,9 +7,8 @@ import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import Rectangle
 
-from unified.lanes import PatchLane, PictureLane, TextLane
+from unified.lanes import PatchLane, PictureLane, TextLane, figure
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
 from unified.lanes.layout import Layout, Template
@@ -22,8 +21,7 @@ DRAWING = Example((Segment("a dog"), Segment(PICTURE, "target"), SAID), "generat
 EDIT = Example(
     (Segment(PICTURE, use="edit"), Segment("redder"), Segment(PICTURE, "target", "edit")), "edit"
 )
-COLOURS = {"text": "#4878cf", "vit": "#6acc65", "vae": "#d65f5f"}
-NAMES = {"text": "text and marks", "vit": "patches", "vae": "latents"}
+TITLES = {"text": "text and marks", "vit": "patches", "vae": "latents"}
 
 
 def packed() -> tuple[Batch, Layout]:
@@ -41,39 +39,13 @@ def packed() -> tuple[Batch, Layout]:
 
 def draw(path: str) -> None:
     batch, layout = packed()
-    figure, (row, mask) = plt.subplots(2, 1, figsize=(8, 9.2), height_ratios=(1, 9))
-    at = 0
-    for stream in layout.streams:
-        first = at
-        for lane in layout.of_stream(stream):
-            stops = batch.lanes[lane.name].tokens.stop[0]
-            for slot, stop in enumerate(stops):
-                colour = COLOURS[lane.name] if stop else "#e4e4e4"
-                row.add_patch(Rectangle((at + slot, 0), 1, 1, facecolor=colour, edgecolor="white"))
-            row.text(at + len(stops) / 2, 1.15, NAMES[lane.name], ha="center", va="bottom")
-            at += len(stops)
-        row.text((first + at) / 2, -0.25, f"stream {stream}", ha="center", va="top")
-        row.add_patch(Rectangle((first, -0.08), at - first, 1.16, fill=False, linewidth=1.5))
-    row.set(xlim=(-1, at + 1), ylim=(-0.9, 2.0))
+    canvas, (row, mask) = plt.subplots(2, 1, figsize=(8, 9.2), height_ratios=(1, 9))
+    figure.draw_row(row, batch, layout, titles=TITLES)
     row.set_title("a row, as it lies in memory (grey: padding)", fontsize=10)
-    row.axis("off")
-
-    join = lambda name: np.concatenate([getattr(x.tokens, name)[0] for x in batch.lanes.values()])
-    clock, start, stop = map(join, ("clock", "start", "stop"))
-    lane = np.repeat(list(batch.lanes), [x.tokens.clock.shape[1] for x in batch.lanes.values()])
-    order = np.argsort(clock, kind="stable")
-    order = order[stop[order] > 0]
-    clock, start, stop, lane = clock[order], start[order], stop[order], lane[order]
-    seen = (start[None] <= clock[:, None]) & (clock[:, None] < stop[None])
-    shown = np.ones((*seen.shape, 3))
-    for name, colour in COLOURS.items():
-        rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        shown[seen & (lane[None] == name)] = rgb
-    mask.imshow(shown, interpolation="nearest")
-    mask.set(xlabel="key", ylabel="query", xticks=[], yticks=[])
+    figure.draw_mask(mask, batch, layout)
     mask.set_title("what its tokens see, in the order of their clocks", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    canvas.tight_layout()
+    canvas.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
