@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the programs and the toy recipe
 
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
-from tests import xla  # noqa: E402
+from tests import shapes, xla  # noqa: E402
 
 PLATFORM = os.environ.get("UNIFIED_TEST_PLATFORM", "cpu")
 os.environ["JAX_PLATFORMS"] = PLATFORM
@@ -28,6 +29,9 @@ if PLATFORM == "cpu":
 # Where compiled programs are kept, and that none is but where `keep_compiled` says so.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "inf"
+
+# Annotations of arrays are checked at every call (`shapes`).
+install_import_hook("unified", f"{shapes.__name__}.{shapes.checked.__name__}")
 
 
 def pytest_collection_finish():

@@ -38,6 +38,17 @@ def test_guidance_pushes_log_probabilities_away_from_those_without():
     np.testing.assert_allclose(scores[0], np.take_along_axis(given, want[:, None], 1)[:, 0])
 
 
+def test_guidance_draws_nothing_that_is_unlikely_without_it():
+    """A code that is even less likely without the text is not what the text asks for."""
+    logits = jnp.array([[4.0, 3.9, -9.0], [4.0, 2.0, -30.0]])
+    step = lambda state, before, place: (logits, state)
+    how = {"places": 1, "guidance": Guidance.of({"text": 3.0})}
+    for top_p, want in ((1.0, 2), (0.99, 1)):
+        greedy = Sampling(top_p=top_p)
+        codes, _ = generate_codes(step, None, jnp.array([0]), sampling=greedy, **how)
+        assert codes.tolist() == [[want]]
+
+
 def test_a_sample_depends_on_its_own_seed_alone():
     one = Sampling(temperature=1.0)
     several, _ = draw([3, 4, 5], sampling=one)
