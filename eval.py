@@ -34,6 +34,7 @@ from unified.status import Warnings
 from unified.terminal import Terminal
 from unified.training import config as configs
 from unified.training.check import check_ranges
+from unified.training.override import override
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +87,7 @@ def load(
         config = ConfigDict(saved)
         with models.config_of(checkpoint):
             for text in overrides:
-                configs.override(config, text)
+                override(config, text)
     with models.config_of("" if config_file else checkpoint):
         recipe = models.recipe_of(config)
         if hasattr(recipe, "check"):

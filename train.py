@@ -21,10 +21,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 import re
-import shlex
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -40,23 +37,25 @@ from unified.evaluation import report
 from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
-from unified.message import is_unicode, told
+from unified.message import told
 from unified.status import Warnings
 from unified.training import config as configs
-from unified.training import host as beside
 from unified.training import memory, processes
 from unified.training.beginning import check_memory, fresh, load
-from unified.training.checkpoint import Checkpoints, Misfit, Restored, Unsaved
+from unified.training.checkpoint import Checkpoints, Unsaved
 from unified.training.feed import Fed, Feed
 from unified.training.lock import Lock
 from unified.training.metrics import Journal, Monitor, NonFinite, Values
 from unified.training.nearest import nearest
 from unified.training.optimizer import FALL
 from unified.training.progress import Display
+from unified.training.recipe import draw_from, recipe_of
+from unified.training.resume import go_on, restore
 from unified.training.setup import Setup, prepare
 from unified.training.step import TrainState, averaged
 from unified.training.stop import Stop, hurried, last_step
 from unified.training.validation import Validation
+from unified.training.workdir import folder_of, keep, left
 
 MISTAKES = (OSError, ValueError, BadRecordsError)
 FULL = "a step takes more memory than there is: lower batch_size, or raise accumulation"
@@ -141,11 +140,7 @@ def begin(
 ) -> tuple[Run, Start]:
     """Raises ValueError or OSError for a mistake, before anything is written or takes long."""
     recipe = recipe_of(config)
-    if not args.workdir.strip():
-        raise ValueError("--workdir is empty: name a folder, `.` for the current one")
-    if not is_unicode(args.workdir):
-        raise ValueError(f"--workdir {args.workdir!r} is not valid Unicode: name another folder")
-    workdir = Path(args.workdir)
+    workdir = folder_of(args.workdir)
     lock = stack.enter_context(Lock(workdir))
     mesh = sharding.make_mesh(config.mesh)
     stack.enter_context(jax.set_mesh(mesh))
@@ -187,75 +182,6 @@ def begin(
     batches = itertools.chain([first], feed)
     run = Run(config, recipe, workdir, setup, checkpoints, batches, validate, journal, display)
     return run, Start(state, step, end, host)
-
-
-def recipe_of(config: ConfigDict) -> ModuleType:
-    """The recipe, which finds nothing wrong with the config. Raises ValueError."""
-    recipe = models.recipe_of(config)
-    needed = ("build", "inputs", "loss", "counts", "evaluate")
-    if missing := [name for name in needed if not hasattr(recipe, name)]:
-        raise ValueError(f"config.recipe={config.recipe!r} is no recipe: it has no {missing[0]}()")
-    if hasattr(recipe, "check"):
-        recipe.check(config)
-    return recipe
-
-
-def restore(
-    checkpoints: Checkpoints, setup: Setup, config: ConfigDict, workdir: Path
-) -> Restored | None:
-    """The newest checkpoint, if there is one. Raises ValueError where a config that has changed
-    asks for another state, naming the fields."""
-    try:
-        if restored := checkpoints.restore(setup.abstract):
-            with checkpoints.reading(restored.step):
-                return dataclasses.replace(restored, host=beside.check(restored.host))
-        return None
-    except Misfit as error:
-        changed = configs.changes(config, workdir / release.CONFIG).items()
-        fields = [
-            f"{name.removeprefix('config.')}={old}, not {new}"
-            for name, (old, new) in changed
-            if name.split(".")[1] in configs.STATE and None not in (old, new)
-        ]
-        trained = "; ".join(fields) or "another config"
-        raise ValueError(
-            f"{error}; it was trained with {trained}: set it back, or take another --workdir"
-        ) from None
-
-
-def draw_from(
-    recipe: ModuleType, config: ConfigDict, setup: Setup, split: str, task: str | None = None
-) -> Any:
-    """The input of a split; with several processes, this one's rows of it."""
-    rows = {"rows": setup.rows} if processes.are_several() else {}
-    return recipe.inputs(config, split, task, **rows)
-
-
-def go_on(inputs: Any, states: list[Any], checkpoints: Checkpoints, step: int) -> None:
-    """Sets the place in the data, from those of the processes that saved it. Raises ValueError."""
-    try:
-        inputs.set_state(states[0] if len(states) == 1 else inputs.merge_states(states))
-    except (AttributeError, LookupError, TypeError) as error:  # it is no state of an input
-        with checkpoints.reading(step):
-            raise ValueError(f"host/metadata: inputs are none of a run: {error!r}") from None
-
-
-def keep(workdir: Path, config: ConfigDict) -> list[str]:
-    """Makes the folder of the run, which can be read from anywhere from now on; says how the config
-    differs from the one that was there."""
-    if not processes.is_first():
-        return []
-    try:
-        models.keep_tokenizer(workdir, config)
-        changed = configs.keep(config, workdir / release.CONFIG)
-        (workdir / CHECKPOINTS).mkdir(exist_ok=True)
-    except OSError as error:
-        if error.filename:
-            raise
-        raise OSError(
-            f"--workdir {workdir} cannot be written: {error.strerror or error}"
-        ) from error
-    return [f"changed  {change}" for change in changed]
 
 
 # Act 2: step, log, evaluate, save.
@@ -348,25 +274,6 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
     run.display.print(report.table(values, f"evaluation after {int(state.step)} steps", lines))
     for line in said:
         run.display.print(line)
-
-
-def left(workdir: Path, folder: Path, model: Any) -> list[str]:
-    """Where the report of an evaluation is, and a command to try a model of parts with."""
-    said = []
-    if (page := folder / report.PAGE).exists():
-        said.append(f"report   {page}")
-    if hasattr(model, "layout"):
-        out = shlex.join(["--checkpoint", str(workdir), "-o", str(workdir / "cat.png")])
-        said.append(f'try      {draws()} "a purple cat" {out}')
-    return said
-
-
-def draws() -> str:
-    """The command that draws, which is on the path only where the environment is activated."""
-    beside = Path(sys.executable).with_name("unified")
-    if shutil.which("unified") or not beside.exists():
-        return "unified generate"
-    return f"{os.path.relpath(beside)} generate"
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -14,6 +14,7 @@ from unified.interop import model as models
 from unified.interop import release
 from unified.training import config as configs
 from unified.training.checkpoint import Checkpoints
+from unified.training.override import override
 from unified.training.step import TrainState
 
 CONFIG = toy_config.__file__
@@ -72,7 +73,7 @@ def test_a_release_is_evaluated_as_its_own_config_says(released, params, tmp_pat
 def test_fields_that_a_release_leaves_out_can_be_overridden():
     config = ConfigDict(release.load_config(release.resolve(models.DEFAULT)))
     for text in ("drawing.renorm=channel", "benchmark.seed=3"):
-        configs.override(config, f"--config.{text}")
+        override(config, f"--config.{text}")
     assert (config.drawing.renorm, config.benchmark.seed) == ("channel", 3)
 
 

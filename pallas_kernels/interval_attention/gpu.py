@@ -16,7 +16,8 @@ from jax import Array
 
 from pallas_kernels.interval_attention import gpu_backward, gpu_forward
 from pallas_kernels.interval_attention.gpu_forward import MAX_WARPGROUPS, Options
-from pallas_kernels.interval_attention.gpu_warpgroup import PIECE, ROWS
+from pallas_kernels.interval_attention.gpu_tiles import PIECE
+from pallas_kernels.interval_attention.gpu_warpgroup import ROWS
 from pallas_kernels.interval_attention.manual import vary_alike
 from pallas_kernels.interval_attention.plan import Plan, make_plan
 

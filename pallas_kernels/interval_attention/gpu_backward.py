@@ -27,22 +27,20 @@ from pallas_kernels.interval_attention.gpu_sides import (
     scratch_of,
     take,
 )
+from pallas_kernels.interval_attention.gpu_tiles import Tiles, div, rem
 from pallas_kernels.interval_attention.gpu_warpgroup import (
     MATRIX,
     PER_COLUMN,
     PER_ROW,
     ROWS,
     Product,
-    Tiles,
     Warpgroup,
-    div,
     in_roles,
     launch,
     per_column,
     per_row,
-    rem,
 )
-from pallas_kernels.interval_attention.plan import Visits
+from pallas_kernels.interval_attention.visits import Visits
 
 # Positions that a step of each kernel visits, of heads up to 128. With 128 the products are larger
 # (dq of causal 16k: 4.6 ms on an H100, not 4.9), but dk and dv at once spill (12.0 ms, not 6.4).

@@ -16,28 +16,23 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from pallas_kernels.interval_attention.gpu_tiles import PIECE, Tile, Tiles, Walk, div, rem
 from pallas_kernels.interval_attention.gpu_warpgroup import (
     MATRIX,
     PER_COLUMN,
     PER_ROW,
-    PIECE,
     ROWS,
     Product,
-    Tile,
-    Tiles,
-    Walk,
     Warpgroup,
-    div,
     drain,
     feed,
     in_roles,
     launch,
     per_column,
     per_row,
-    rem,
     shared,
 )
-from pallas_kernels.interval_attention.plan import Visits
+from pallas_kernels.interval_attention.visits import Visits
 
 LOWEST = -1e20  # where maxima start: below every score, and far above that of a hidden key
 MAX_WARPGROUPS = 2

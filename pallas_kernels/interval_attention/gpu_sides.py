@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.interval_attention.gpu_warpgroup import PIECE, ROWS, Piece, drain, feed, shared
+from pallas_kernels.interval_attention.gpu_tiles import PIECE, Piece
+from pallas_kernels.interval_attention.gpu_warpgroup import ROWS, drain, feed, shared
 
 VISITED = 256  # positions of the other side in shared memory, of heads up to 128
 

@@ -7,7 +7,7 @@ the clock rises by one or rests), so that finding the blocks takes `RUNS x S x T
 comparisons, and is exact for queries laid out stream after stream, each sorted by itself, while no
 block holds more than `RUNS` stretches.
 
-`B` batch, `T` queries, `S` keys, `n` blocks of queries, `m` of keys, `C` capacity of a list.
+`B` batch, `T` queries, `S` keys, `n` blocks of queries, `m` of keys.
 """
 
 import dataclasses
@@ -19,45 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pallas_kernels.interval_attention.visits import MAX_BLOCKS, Visits, make_visits
 from pallas_kernels.interval_attention.width import in_32_bits
 
 RUNS = 64  # told apart in a query block; further ones count as one
-
-# A visit in one int32, from the lowest bit: four flags, the block of the other axis, whether it is
-# full, and the block of the axis the list goes along. Sorted, they are in visiting order.
-FIRST, LAST, PARTIAL = 1, 2, 4  # first and last visit of its block; the mask must be evaluated
-MINOR = 4
-FULL = 1 << 17  # every pair is visible
-MAJOR = 18
-MAX_BLOCKS = 1 << 13  # an axis has fewer
-
 MAX_CAPACITY = 1 << 16  # of a list by default: 256 KiB
-
-
-class Visits(NamedTuple):
-    """The visits of every row of the batch, one list each, along the queries or along the keys.
-
-    A list goes through the blocks of its axis in order, and for each of them first through the
-    partial and then through the full blocks of the other axis, in order. A block with none has one
-    visit that is neither, so that its zeros get written. The words after the last visit repeat its
-    blocks and have no flag.
-    """
-
-    words: Array  # [B C] int32; read them with `major`, `minor` and the flags
-    begin: Array  # [B n+1] int32: where the visits of each block begin; the last is their number
-    partial: Array  # [B n] int32: how many visits of each block are partial,
-    full: Array  # [B n] int32: and full
-    order: Array  # [B n] int32: the blocks by falling number of visits
-
-    def within(self, blocks: range) -> "Visits":
-        """The same visits, of which those of other `blocks` of the other axis do nothing.
-
-        They name the nearest of the blocks, so that nothing else is copied. Counts stay.
-        """
-        near = jnp.clip(minor(self.words), blocks.start, blocks.stop - 1)
-        kept = self.words & ~((MAX_BLOCKS - 1) << MINOR)
-        kept = jnp.where(near == minor(self.words), kept, kept & ~(PARTIAL | FULL))
-        return self._replace(words=kept | (near << MINOR))
 
 
 class Stats(NamedTuple):
@@ -145,16 +111,6 @@ class Plan:
         return Stats(full + partial, full, partial, _least(self))
 
 
-def major(word: Array) -> Array:
-    """The block of the axis that a list goes along."""
-    return word >> MAJOR
-
-
-def minor(word: Array) -> Array:
-    """The block of the other axis."""
-    return (word >> MINOR) & (MAX_BLOCKS - 1)
-
-
 @functools.partial(
     jax.jit, static_argnames=("block_q", "block_k", "capacity", "span", "block_columns")
 )
@@ -199,11 +155,11 @@ def make_plan(
         capacity = min(n * m, MAX_CAPACITY)
     active, full = _kinds(clock, start, stop, block_q, block_k)
     capacity = max(1, min(capacity, n * m))
-    rows = _visits(active, full, capacity)
-    columns = _visits(*_merged(active, full, block_columns // block_k), capacity)
+    rows = make_visits(active, full, capacity)
+    columns = make_visits(*_merged(active, full, block_columns // block_k), capacity)
     span = span or m
     cuts = [slice(low, low + span) for low in range(0, m, span)] if span < m else []
-    spans = tuple(_visits(active[..., c], full[..., c], capacity, c.start) for c in cuts)
+    spans = tuple(make_visits(active[..., c], full[..., c], capacity, c.start) for c in cuts)
     vectors = clock, start, stop
     return Plan(rows, columns, spans, *vectors, block_q, block_k, block_columns, span)
 
@@ -269,28 +225,6 @@ def _runs(clock_BnC: Array) -> tuple[Array, Array]:
     low = jnp.where(is_in, clock_BnC[:, None], top).min(-1)
     high = jnp.where(is_in, clock_BnC[:, None], -top).max(-1)
     return low, high
-
-
-def _visits(active, full, capacity: int, first: int = 0) -> Visits:
-    """The list along the first axis of blocks; `active` and `full` are `[B n m]`, from block
-    `first` of the other axis."""
-    B, n, m = active.shape
-    blind = ~active.any(-1, keepdims=True) & (jnp.arange(m) == 0)
-    word = (jnp.arange(n)[:, None] << MAJOR) | (jnp.arange(first, first + m) << MINOR)
-    word = word | jnp.where(full, FULL, jnp.where(active, PARTIAL, 0))
-    nothing = jnp.iinfo(jnp.int32).max
-    words = jnp.sort(jnp.where(active | blind, word, nothing).reshape(B, n * m))
-    begin = jnp.pad(jnp.cumsum((active | blind).sum(-1), -1), ((0, 0), (1, 0)))
-
-    turns = jnp.pad(
-        major(words[:, 1:]) != major(words[:, :-1]), ((0, 0), (1, 1)), constant_values=1
-    )
-    words = words | jnp.where(turns[:, :-1], FIRST, 0) | jnp.where(turns[:, 1:], LAST, 0)
-    last = jnp.take_along_axis(words, begin[:, -1:] - 1, axis=-1) & ~(FIRST | LAST | PARTIAL | FULL)
-    words = jnp.where(jnp.arange(n * m) < begin[:, -1:], words, last)[:, :capacity]
-    counts = (active & ~full).sum(-1), full.sum(-1)
-    order = jnp.argsort(-active.sum(-1), axis=-1)
-    return Visits(words, *(x.astype(jnp.int32) for x in (begin, *counts, order)))
 
 
 @jax.jit

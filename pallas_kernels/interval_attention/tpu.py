@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pallas_kernels.interval_attention import tpu_backward, tpu_forward
-from pallas_kernels.interval_attention.plan import Plan, Visits, make_plan
+from pallas_kernels.interval_attention.plan import Plan, make_plan
 from pallas_kernels.interval_attention.tpu_tiles import (
     HEADS,
     HIDDEN,
@@ -21,6 +21,7 @@ from pallas_kernels.interval_attention.tpu_tiles import (
     Walk,
     bounds,
 )
+from pallas_kernels.interval_attention.visits import Visits
 
 BLOCK = 512
 MIN_QUERIES = 16  # fewer, as in decoding, would leave most of a block empty

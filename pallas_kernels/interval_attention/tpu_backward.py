@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels.interval_attention.plan import FIRST, FULL, LAST, PARTIAL, minor
 from pallas_kernels.interval_attention.tpu_tiles import HIDDEN, LANES, LOG2E, Tiles, Walk
+from pallas_kernels.interval_attention.visits import FIRST, FULL, LAST, PARTIAL, minor
 
 KEY_BYTES = 34 * 2**20  # of fast memory for the gradients of keys and values
 SPAN = KEY_BYTES // (2 * LANES * 8)  # keys whose gradients fit if none is wide, in 16 bits

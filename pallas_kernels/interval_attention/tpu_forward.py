@@ -12,8 +12,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.interval_attention.plan import FIRST, FULL, LAST, PARTIAL
 from pallas_kernels.interval_attention.tpu_tiles import HIDDEN, LANES, LOG2E, Tiles, Walk
+from pallas_kernels.interval_attention.visits import FIRST, FULL, LAST, PARTIAL
 
 BLIND = HIDDEN / 2  # a highest score below it is that of hidden keys only
 

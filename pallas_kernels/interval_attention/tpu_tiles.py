@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.interval_attention.manual import struct
-from pallas_kernels.interval_attention.plan import (
+from pallas_kernels.interval_attention.visits import (
     FIRST,
     FULL,
     LAST,

@@ -10,17 +10,16 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.interval_attention.bench.workload import causal, intervals, packing
-from pallas_kernels.interval_attention.plan import (
+from pallas_kernels.interval_attention.plan import RUNS, make_plan
+from pallas_kernels.interval_attention.visits import (
     FIRST,
     FULL,
     LAST,
     MAX_BLOCKS,
     MINOR,
     PARTIAL,
-    RUNS,
     Visits,
     major,
-    make_plan,
     minor,
 )
 

@@ -20,6 +20,7 @@ from unified.lanes.document import expand
 from unified.recipes import packed
 from unified.sequence import Batch, Example, Segment
 from unified.training import config as configs
+from unified.training.override import override
 from unified.training.setup import prepare
 from unified.training.validation import Validation
 
@@ -324,7 +325,7 @@ def test_what_a_config_leaves_out_can_be_said_and_changes_nothing(variant):
     for path, value in left_out.items():
         if value == {}:  # whose names are the user's
             continue
-        configs.override(said, f"--config{path}={value!r}")
+        override(said, f"--config{path}={value!r}")
     packed.check(said)
     assert packed.parse(said) == packed.parse(configs.complete(config))
     assert drawing(said) == drawing(config)

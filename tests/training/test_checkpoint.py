@@ -17,7 +17,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unified import sharding
-from unified.training.checkpoint import Checkpoints, Misfit, Unsaved
+from unified.training.checkpoint import Checkpoints, Unsaved
+from unified.training.misfit import Misfit
 from unified.training.step import TrainState
 
 

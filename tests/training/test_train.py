@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 
 import train
 from tests import xla
 from unified.interop import model as models
 from unified.interop import release
 from unified.tokenizers.text import TextTokenizer
-from unified.training import config as configs
 from unified.training import stop
 from unified.training.metrics import read
 from unified.training.progress import Display
@@ -226,28 +224,6 @@ def test_a_run_with_a_time_limit_ends_by_itself_and_its_release_loads(tmp_path, 
     got, _ = release.load(second / "release")
     np.testing.assert_array_equal(got["layers"]["up"], params["layers"]["up"])
     assert not np.array_equal(got["head"], params["head"])
-
-
-def test_the_last_lines_name_the_report_and_a_command_that_is_there(tmp_path, monkeypatch):
-    evaluated, bare = tmp_path / "evaluation", object()
-    assert train.left(tmp_path, evaluated, bare) == []
-    evaluated.mkdir()
-    (evaluated / "report.html").touch()
-    assert train.left(tmp_path, evaluated, bare) == [f"report   {evaluated}/report.html"]
-    bin = tmp_path / ".venv/bin"
-    bin.mkdir(parents=True)
-    (bin / "unified").touch()
-    monkeypatch.setattr(sys, "executable", str(bin / "python"))
-    config = configs.load("configs/quick.py", [])
-    drawing = nnx.eval_shape(lambda: models.recipe_of(config).build(config, rngs=nnx.Rngs(0)))
-    monkeypatch.chdir(tmp_path)
-    for path, program in (("/nowhere", ".venv/bin/unified"), (str(bin), "unified")):
-        monkeypatch.setenv("PATH", path)
-        (bin / "unified").chmod(0o755)
-        assert train.left(Path("runs/a b"), evaluated, drawing)[1] == (
-            f"try      {program} generate \"a purple cat\" --checkpoint 'runs/a b' "
-            "-o 'runs/a b/cat.png'"
-        )
 
 
 def test_the_learning_rate_falls_before_the_time_is_over(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,6 @@ Orbax writes to a temporary name and renames, so an interrupted save is never ta
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import hashlib
 import itertools
@@ -29,9 +28,10 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from unified import checksum
 from unified.interop.run import CHECKSUMS, HOST, STATE, check_files, check_step, is_complete, reason
 from unified.training import processes
+from unified.training.misfit import Misfit, difference
 from unified.training.nearest import nearest
+from unified.training.quiet import hush
 from unified.training.step import TrainState
-from unified.training.tree import Tree, path_name
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,6 @@ class Restored:
     step: int
     state: TrainState
     host: dict[str, Any]
-
-
-class Misfit(ValueError):
-    """A checkpoint holds another state than the one that is wanted."""
 
 
 class Unsaved(RuntimeError):
@@ -74,7 +70,7 @@ class Checkpoints:
         self._keep, self._best = keep, best
         self._saving: int | None = None  # the step whose save is under way
         self._failed = 0  # saves in a row
-        _hush()
+        hush()
         self._manager = self._open()
         self._set_torn_aside()
 
@@ -279,47 +275,3 @@ def _verify(state: TrainState, host: Mapping[str, Any], said: Any) -> None:
     names = ["host/metadata"] if wanted.pop(HOST, None) != _digest(host) else []
     if names := names + checksum.damaged(state, wanted):
         raise ValueError(f"not as they were saved: {checksum.several(names)}")
-
-
-@functools.cache
-def _hush() -> None:
-    """From now on, what Orbax logs of errors that it raises as well goes unheard, and so does what
-    the threads of TensorStore say of a loop that has ended: the first failure ends it, and they
-    come late."""
-    raised, unraisable = sys.excepthook, sys.unraisablehook
-
-    def is_late(error: BaseException | None) -> bool:
-        return isinstance(error, RuntimeError) and "Event loop is closed" in str(error)
-
-    def hear(kind: Any, error: BaseException, trace: Any) -> None:
-        if not is_late(error):
-            raised(kind, error, trace)
-
-    def hear_unraisable(args: Any) -> None:
-        if not is_late(args.exc_value) and "async_serialize" not in repr(args.object):
-            unraisable(args)
-
-    sys.excepthook, sys.unraisablehook = hear, hear_unraisable
-    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    # The first failure is raised; asyncio speaks of its siblings whenever they are collected.
-    late = "exception was never retrieved"
-    logging.getLogger("asyncio").addFilter(lambda record: late not in record.getMessage())
-
-
-def difference(saved: Mapping[str, Any], wanted: TrainState) -> str:
-    """The first array whose shape or type in a checkpoint is not the wanted one, in words; or
-    nothing."""
-    have, want = forms({**saved, "key": None}), forms(dataclasses.replace(wanted, key=None))
-    nothing = ("absent", "")
-    for name in [*want, *have]:
-        there, here = have.get(name, nothing), want.get(name, nothing)
-        if there != here:
-            part = 0 if there[0] != here[0] else 1
-            return f"{name} is {there[part]} there and {here[part]} here"
-    return ""
-
-
-def forms(tree: Tree) -> dict[str, tuple[str, str]]:
-    """Shape and type by name."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_name(path): (str(tuple(x.shape)), str(x.dtype)) for path, x in leaves}
