@@ -26,7 +26,7 @@ def get_config():
     config.layout.uses = {"see": (VIEW,), "edit": (VIEW,), "draw": (VIEW,)}
     model.quantizer = quantizer.get_config().model
     model.parts[VIEW] = {
-        "part": "unified.parts.codes:CodesPart",
+        "part": "codes",
         "quantizer": "quantizer",
         "head_dim": 0,
         "position_theta": 16.0,

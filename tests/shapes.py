@@ -37,9 +37,8 @@ def has_array(annotation: Any) -> bool:
 def widened(annotation: Any) -> Any:
     """The annotation, with numpy's arrays wherever it has JAX's."""
     if is_array(annotation):
-        both = (
-            jax.Array | np.ndarray if annotation.array_type is jax.Array else annotation.array_type
-        )
+        kind = annotation.array_type
+        both = kind | np.ndarray if kind is jax.Array else kind
         return annotation.dtype[both, annotation.dim_str]
     if not has_array(annotation):
         return annotation

@@ -28,7 +28,7 @@ from unified.nn.stack import scan, stack
 from unified.sequence import Tokens, struct
 from unified.sharding import constrain
 
-Streams = Mapping[str, Float[Array, "B T D"]]
+Streams = Mapping[str, Float[Array, "B _T _D"]]  # lengths and widths are their own
 Masks = Mapping[str, list[Mask]]  # of the queries of a stream: one for each group of keys
 
 
@@ -38,9 +38,9 @@ class Found:
     `keys` of each run after qk-norm and RoPE, and the hidden states after some `layers`, by the
     number of the layer."""
 
-    hidden: Streams
+    hidden: Mapping[str, Any]
     keys: tuple[Mapping[str, KeysValues], ...] | None
-    layers: Mapping[int, Streams]
+    layers: Mapping[int, Mapping[str, Any]]
 
 
 class Backbone(nnx.Module):

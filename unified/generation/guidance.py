@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Renorm = Literal["none", "global", "channel", "text_channel"]
-Scale = float | Float[Array | np.ndarray, "B"]
+Scale = float | Float[Array | np.ndarray, "*B"]
 RENORMS = ("none", "global", "channel", "text_channel")
 
 
@@ -63,7 +63,7 @@ class Guidance:
         """The contexts needed, in the order of their rows in a batch."""
         return (CONDITIONAL, *self.drops)
 
-    def is_active(self, time: Float[Array, ""]) -> Bool[Array, ""]:
+    def is_active(self, time: float | Float[Array, ""]) -> bool | Bool[Array, ""]:
         low, high = self.interval or (0.0, 1.0)
         return (low < time) & (time <= high)
 

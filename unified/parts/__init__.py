@@ -4,4 +4,5 @@ KINDS = {  # short names of configs; others are import paths
     "text": "unified.parts.text:TextPart",
     "vision": "unified.parts.vision:VisionPart",
     "flow": "unified.parts.flow:FlowPart",
+    "codes": "unified.parts.codes:CodesPart",
 }

@@ -146,7 +146,7 @@ class FlowPart(Part):
 
     # Pictures and latents.
 
-    def velocity(self, hidden: Float[Array, "B N*T D"], num: int) -> Float[Array, "B N T P"]:
+    def velocity(self, hidden: Float[Array, "B n D"], num: int) -> Float[Array, "B N T P"]:
         """Velocities of `num` pictures a row, float32."""
         v = self.head(hidden).astype(jnp.float32)
         return rearrange(v, "B (N T) P -> B N T P", N=num)

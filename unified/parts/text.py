@@ -1,6 +1,6 @@
 """Text: a table of embeddings, and a head that predicts the next id.
 
-`B` rows, `T` tokens, `m` predictions of a row, `D` embed, `V` vocabulary.
+`B` rows, `T` tokens, `m` predictions of a row, `M` of all rows, `D` embed, `V` vocabulary.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class TextPart(Part):
 
     def _predicting(
         self, hidden: Float[Array, "B T D"], content: TextTokens
-    ) -> tuple[Float[Array, "B*m D"], Int[Array, "B*m"]]:
+    ) -> tuple[Float[Array, "M D"], Int[Array, "M"]]:
         """Hidden states of the tokens that predict text, and the ids that follow them."""
         at_loss = jnp.take_along_axis(hidden, content.loss_index[..., None], axis=1)
         return rearrange(at_loss, "B m D -> (B m) D"), content.loss_target.ravel()

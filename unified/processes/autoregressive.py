@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 Logits = Callable[[jax.Array], jax.Array]  # hidden [m D] -> logits [m V]
 LEAST = 1e-6  # of temperatures and probabilities: in float32, logits over less are infinite
@@ -19,7 +19,7 @@ def loss(
     logits_fn: Logits,
     hidden: Float[Array, "M D"],
     targets: Int[Array, "M"],
-    weights: Float[Array, "M"],
+    weights: Float[Array, "M"] | Bool[Array, "M"],
     *,
     chunk: int,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 Sums = tuple[jax.Array, jax.Array]  # (sum, count)
 
@@ -49,7 +49,7 @@ def corrupt(
 def loss(
     prediction: Float[Array, "*batch_D"],
     target: Float[Array, "*batch_D"],
-    weight: Float[Array, "*batch"],
+    weight: Shaped[Array, "*batch"],
 ) -> Sums:
     """Squared error `(sum, count)`: mean over the last axis, summed over all others.
 
@@ -63,7 +63,7 @@ def loss(
 def loss_by_time(
     prediction: Float[Array, "*batch_D"],
     target: Float[Array, "*batch_D"],
-    weight: Float[Array, "*batch"],
+    weight: Shaped[Array, "*batch"],
     time: Float[Array, "*batch"],
     buckets: int = 4,
 ) -> dict[str, Sums]:

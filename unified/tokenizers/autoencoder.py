@@ -91,7 +91,7 @@ def sample(
     return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
-def kl_divergence(mean: jax.Array, logvar: jax.Array) -> Float[Array, "B h w C"]:
+def kl_divergence(mean: Float[Array, "*B"], logvar: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent, in nats, float32."""
     mean, logvar = mean.astype(jnp.float32), logvar.astype(jnp.float32)
     return 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 
-def to_float(pixels: UInt8[Array, "*B"]) -> Float[Array, "*B"]:
-    """Bytes -> float32 in [-1, 1]."""
+def to_float(pixels: UInt8[Array, "*B"] | Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Bytes, or floats of that range -> float32 in [-1, 1]."""
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
