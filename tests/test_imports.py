@@ -89,6 +89,7 @@ ALLOWED = {  # a module is of the first row that it lies in
         "unified.devices",
         "unified.model",
         "unified.sequence",
+        "unified.sharding",
         "unified.lanes",
         "unified.data",
         "unified.generation",

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from unified import sharding
 from unified.config import tokenizer
-from unified.inference import Drawing, engine
-from unified.inference.assistant import trained_tasks
+from unified.inference import Assistant, Drawing, engine
 from unified.inference.context import pack, picture_after
-from unified.inference.request import read_seeds
+from unified.inference.request import read_seeds, trained_tasks
 from unified.interop.release import flatten
 from unified.lanes.batch import assemble
 from unified.lanes.document import expand
@@ -328,3 +328,19 @@ def test_a_chat_answers_in_its_own_turn(config):
     answer = spans.lanes["text"]
     assert answer.loss_target[0] == encode("two")[0]
     assert answer.tokens.clock[answer.loss_index[0]] == contexts.clock[0]
+
+
+@pytest.mark.slow
+def test_a_mesh_shares_the_work_and_changes_nothing(assistant):
+    """Rows over two devices, heads and widths over two, weights over two."""
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    model = nnx.merge(assistant.graph, assistant.params)
+    shared = Assistant(model, assistant.config, mesh=mesh)
+    sizes = {x.sharding.num_devices for x in jax.tree.leaves(shared.params)}
+    cut = [x for x in jax.tree.leaves(shared.params) if not x.sharding.is_fully_replicated]
+    assert sizes == {8} and len(cut) > 20
+    requests = [(picture, question) for picture, question in zip(PICTURES, QUESTIONS, strict=True)]
+    said = lambda model: model.answer(requests, max_tokens=8)
+    assert said(shared) == said(assistant)
+    drawn = [model.generate(QUESTIONS[:2], seeds=3) for model in (shared, assistant)]
+    assert np.abs(np.subtract(*drawn, dtype=np.int32)).max() <= 1

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from tests.training import toy_recipe
@@ -15,7 +16,7 @@ from unified.sharding import Axes
 from unified.training.config import complete
 from unified.training.optimizer import make_optimizer, make_schedule
 from unified.training.setup import prepare
-from unified.training.step import averaged
+from unified.training.step import ROLLOUT, averaged
 
 
 def steps(n: int, *, devices: int = 1, **fields):
@@ -245,3 +246,32 @@ def test_muon_sees_a_matrix_in_every_layer_and_leaves_vectors_and_vocabularies_t
     assert orthonormal(updates["out"], sides=2)
     for key in ("scale", "table"):  # the first step of Adam is a multiple of the gradient's sign
         assert float(jnp.abs(updates[key]).std()) < 1e-5
+
+
+def test_a_rollout_is_learnt_from_and_follows_the_weights(monkeypatch):
+    """A step from prompts is the step from what the model of that step makes of them."""
+
+    def rollout(model, batch, key):
+        likeliest = model(batch["ids"]).argmax(-1)
+        drawn = jax.random.bernoulli(key, 0.5, likeliest.shape)
+        return {**batch, "ids": jnp.where(drawn, likeliest, batch["ids"])}
+
+    config = complete(get_config())
+    config.accumulation = 2
+    mesh = sharding.make_mesh({}, jax.devices()[:1])
+    plain = prepare(config, toy_recipe, mesh)
+    monkeypatch.setattr(toy_recipe, "rollout", rollout, raising=False)
+    setup = prepare(config, toy_recipe, mesh)
+    prompts = setup.place(next(toy_recipe.inputs(config, "train")))
+    state = setup.init(0, None)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 0), ROLLOUT)
+    model = nnx.merge(setup.task.model, state.params)
+    made = [
+        rollout(model, jax.tree.map(lambda x, i=i: x[i], prompts), key)
+        for i, key in enumerate(jax.random.split(key, 2))
+    ]
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *made)
+    assert (batch["ids"] != prompts["ids"]).any()
+    want, _ = plain.train_step(plain.init(0, None), batch)
+    got, _ = setup.train_step(state, prompts)
+    assert_close(got.params, want.params, atol=1e-6)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from unified.backbone.cache import Cache, KeysValues, Span, is_active
+from unified.backbone.cache import Cache, Span, is_active
 from unified.backbone.config import SHARED, BackboneConfig, Run
 from unified.nn.attention import Keys, Mask, attend, join
 from unified.nn.block import Block
@@ -39,7 +39,7 @@ class Found:
     number of the layer."""
 
     hidden: Mapping[str, Any]
-    keys: tuple[Mapping[str, KeysValues], ...] | None
+    keys: tuple[Mapping[str, Any], ...] | None
     layers: Mapping[int, Mapping[str, Any]]
 
 

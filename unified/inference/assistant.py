@@ -16,9 +16,10 @@ Anything else is a list of segments: `write` continues it with text, `draw` with
 appending the result as a segment goes on from there (interleaved documents).
 """
 
+import contextlib
 import copy
 import dataclasses
-import logging
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,11 +28,14 @@ import jax
 import numpy as np
 from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
 
+from unified import sharding
 from unified.config import drawing, tokenizer
 from unified.generation.drawing import Drawing
 from unified.generation.text import cut
 from unified.inference import engine
+from unified.inference.batches import in_batches
 from unified.inference.context import (
     Request,
     most_slots,
@@ -42,12 +46,15 @@ from unified.inference.context import (
 from unified.inference.request import (
     Picture,
     Seeds,
-    is_request,
+    check_task,
+    last_picture,
     read_list,
     read_picture,
+    read_question,
     read_requests,
     read_seeds,
     read_text,
+    trained_tasks,
 )
 from unified.interop import model as models
 from unified.interop import release
@@ -58,12 +65,10 @@ from unified.processes.autoregressive import Sampling
 from unified.programmes.best_of import best_of, texts_of
 from unified.sequence import Segment
 
-DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
-log = logging.getLogger(__name__)
-
 
 class Assistant:
-    """Wraps a model of a recipe. `max_rows`: requests that are computed at once.
+    """Wraps a model of a recipe. `max_rows`: requests that are computed at once. `mesh`: devices
+    that hold the model and share the work (`sharding.make_mesh`); default: one.
 
     `tasks` are those that its training names, of which `answer`, `generate` and `edit` take one in
     place of their own; where it does not name all, they take any.
@@ -71,11 +76,19 @@ class Assistant:
     Raises ValueError for a recipe whose models neither answer nor draw.
     """
 
-    def __init__(self, model: Any, config: Mapping[str, Any], *, max_rows: int = 32):
+    def __init__(
+        self,
+        model: Any,
+        config: Mapping[str, Any],
+        *,
+        max_rows: int = 32,
+        mesh: Mesh | None = None,
+    ):
         if not isinstance(model, Unified):
             raise ValueError(f"a model of {config.get('recipe')} neither answers nor draws")
         self.graph, params = nnx.split(model, nnx.Param)
-        self.params = jax.device_put(nnx.to_pure_dict(params))
+        self.mesh, self.places = mesh, sharding.param_shardings(model, mesh) if mesh else None
+        self.params = jax.device_put(nnx.to_pure_dict(params), self.places)
         self.config, self.cfg = config, model.cfg
         self.layout = model.layout
         self.tokenizer = tokenizer(config)
@@ -87,15 +100,15 @@ class Assistant:
         self, requests: Iterable[Request | tuple[Picture, str]], *, task: str = "vqa", **options
     ) -> list[str]:
         """Answers to (picture, question) pairs, or to any segments; options as of `write`."""
-        self._check(task)
-        asked = map(self._question, read_list(requests, "(picture, question) pairs"))
+        check_task(task, self.tasks)
+        asked = map(read_question, read_list(requests, "(picture, question) pairs"))
         return self.write(asked, task=task, **options)
 
     def generate(
         self, prompts: Iterable[str], *, task: str = "generate", **options
     ) -> list[np.ndarray]:
         """Pictures of prompts; options as of `draw`."""
-        self._check(task)
+        check_task(task, self.tasks)
         requests = [[read_text(prompt)] for prompt in read_list(prompts, "prompts")]
         return self.draw(requests, task=task, **options)
 
@@ -108,7 +121,7 @@ class Assistant:
         **options,
     ) -> list[np.ndarray]:
         """Pictures changed as the instructions say; options as of `draw`."""
-        self._check(task)
+        check_task(task, self.tasks)
         before = read_list(pictures, "pictures")
         changes = read_list(instructions, "instructions")
         if len(before) != len(changes):
@@ -177,16 +190,8 @@ class Assistant:
             asked = (how.candidates, how.read_back[task])
             return best_of(requests, each.tolist(), *asked, draw=draw, score=self.score)
         lanes = [self._canvas(last_picture(request), task) for request in requests]
-        drawn: dict[int, np.ndarray] = {}
-        for lane in dict.fromkeys(lanes):
-            chosen = [i for i, other in enumerate(lanes) if other == lane]
-            pictures = self._in_batches(
-                lambda rows, seeds, lane=lane: self._draw(rows, seeds, lane, task, how),
-                [requests[i] for i in chosen],
-                each[chosen],
-            )
-            drawn.update(zip(chosen, pictures, strict=True))
-        return [drawn[i] for i in range(len(requests))]
+        run = lambda lane, rows, seeds: self._draw(rows, seeds, lane, task, how)
+        return self._by_lane(run, lanes, requests, each)
 
     def score(self, requests: Iterable[Request], *, task: str = "vqa") -> list[float]:
         """Log-probabilities of the texts of each request that are targets, in nats."""
@@ -200,24 +205,19 @@ class Assistant:
     def reconstruct(self, pictures: Sequence[Picture], *, task: str = "") -> list[np.ndarray]:
         """Pictures through the autoencoder and back, at the size of their lane, uint8 `[H W 3]`."""
         pixels = [read_picture(picture) for picture in read_list(pictures, "pictures")]
-        chosen = [self._canvas(picture, task) for picture in pixels]
-        back: dict[int, np.ndarray] = {}
-        for lane in dict.fromkeys(chosen):
-            rows = [i for i, other in enumerate(chosen) if other == lane]
-            for at in range(0, len(rows), self.max_rows):
-                part = rows[at : at + self.max_rows]
-                fitted = np.concatenate(
-                    [lane.write(pixels[i], target=False)["pixels"] for i in part]
-                )
-                shown = engine.reconstruct(self.graph, self.params, fitted, lane)
-                back.update(zip(part, shown, strict=True))
-        return [back[i] for i in range(len(pixels))]
+
+        def again(lane: PictureLane, chosen: list[Any], seeds: np.ndarray) -> list[np.ndarray]:
+            fitted = [lane.write(picture, target=False)["pixels"] for picture in chosen]
+            return list(engine.reconstruct(self.graph, self.params, np.concatenate(fitted), lane))
+
+        lanes = [self._canvas(picture, task) for picture in pixels]
+        return self._by_lane(again, lanes, pixels, np.zeros(len(pixels), np.int32))
 
     def before_training(self) -> "Assistant":
         """The same with the weights that training began with, as `config.load` names them; compiled
         programs serve both. Raises ValueError where they are not all that the model has."""
         before = copy.copy(self)
-        before.params = jax.device_put(models.started(self.config, self.params))
+        before.params = jax.device_put(models.started(self.config, self.params), self.places)
         return before
 
     def save(self, path: str | os.PathLike, *, storage: str | None = "bfloat16") -> None:
@@ -237,52 +237,21 @@ class Assistant:
         args = (contexts, block, seeds, plan, guidance)
         return list(engine.draw(self.graph, self.params, *args, lane=lane))
 
-    def _in_batches(self, run, requests: list[Request], seeds: Seeds | np.ndarray) -> list:
-        """Results of `run(rows, seeds)` on parts; the number of rows is rounded up to a power of 2.
+    def _by_lane(self, run, lanes: list[Any], requests: list, seeds: np.ndarray) -> list:
+        """Results of `run(lane, rows, seeds)` on the requests of each lane, in their order."""
+        done: dict[int, Any] = {}
+        for lane in dict.fromkeys(lanes):
+            chosen = [i for i, other in enumerate(lanes) if other == lane]
+            rows = [requests[i] for i in chosen]
+            results = self._in_batches(functools.partial(run, lane), rows, seeds[chosen])
+            done.update(zip(chosen, results, strict=True))
+        return [done[i] for i in range(len(requests))]
 
-        What fills a part up is its last request once more, which ends when that does.
-        """
-        each = read_seeds(seeds, len(requests))
-        results: list = []
-        for at in range(0, len(requests), self.max_rows):
-            rows = requests[at : at + self.max_rows]
-            n = len(rows)
-            fill = [*range(n), *[n - 1] * ((1 << (n - 1).bit_length()) - n)]
-            results += run([rows[i] for i in fill], each[at:][fill])[:n]
-        return results
-
-    def _question(self, request: Any) -> Request:
-        if is_request(request):
-            return request
-        if not isinstance(request, list | tuple) or len(request) != 2:
-            raise ValueError(
-                "answer takes a list of (picture, question) pairs, or of lists of segments, "
-                f"not of {type(request).__name__}"
-            )
-        picture, question = request
-        return [Segment(read_picture(picture)), read_text(question)]
+    def _in_batches(self, run, requests: list, seeds: Seeds | np.ndarray) -> list:
+        with jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext():
+            return in_batches(run, requests, read_seeds(seeds, len(requests)), self.max_rows)
 
     def _canvas(self, picture: np.ndarray | None, task: str) -> Any:
         """The lane that draws: the nearest in aspect to a picture, if there is one."""
         [view, *_] = self.layout.views_of(DRAW)
         return self.layout.lane_for(view, task, picture)
-
-    def _check(self, task: str) -> None:
-        """Raises ValueError for a task that the model was not trained on, as far as known."""
-        if self.tasks and task not in (*self.tasks, *DEFAULT_TASKS, ""):
-            known = ", ".join(sorted(self.tasks))
-            raise ValueError(f"task={task!r}: the model was trained on {known}")
-
-
-def last_picture(request: Request) -> Any:
-    """Of a request, None if it has none."""
-    pictures = [s.content for s in request if s.modality == "image"]
-    return pictures[-1] if pictures else None
-
-
-def trained_tasks(config: Mapping[str, Any]) -> set[str]:
-    """The tasks that the sources of the training name; none unless all of them do."""
-    sources = config.get("data", {}).get("train", {}).values()
-    named = [source.get("tasks") or [source.get("task")] for source in sources]
-    tasks = {task for names in named for task in names}
-    return tasks if all(tasks) else set()

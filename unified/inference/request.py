@@ -5,7 +5,7 @@ Mistakes raise ValueError, which says what to give instead.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from unified.sequence import Segment
 
 Picture = str | os.PathLike | Image.Image | np.ndarray  # a file, or uint8 [H W 3]
 Seeds = int | Sequence[int]  # of each request; a number n means n, n + 1, ...
+DEFAULT_TASKS = ("vqa", "generate", "edit")  # of `answer`, `generate` and `edit`
 LAST_SEED = 2**31 - 1  # JAX numbers have 32 bits
 
 
@@ -71,6 +72,25 @@ def read_requests(requests: Iterable[Request]) -> list[Request]:
     return [[_with_pixels(segment) for segment in request] for request in found]
 
 
+def read_question(request: Any) -> Request:
+    """A (picture, question) pair, or segments, which are left as they are."""
+    if is_request(request):
+        return request
+    if not isinstance(request, list | tuple) or len(request) != 2:
+        raise ValueError(
+            "answer takes a list of (picture, question) pairs, or of lists of segments, "
+            f"not of {type(request).__name__}"
+        )
+    picture, question = request
+    return [Segment(read_picture(picture)), read_text(question)]
+
+
+def last_picture(request: Request) -> Any:
+    """Of a request, None if it has none."""
+    pictures = [segment.content for segment in request if segment.modality == "image"]
+    return pictures[-1] if pictures else None
+
+
 def is_request(given: Any) -> bool:
     return isinstance(given, list | tuple) and all(isinstance(part, Segment) for part in given)
 
@@ -86,6 +106,21 @@ def read_seeds(seeds: Seeds | np.ndarray, n: int) -> np.ndarray:
         if not 0 <= seed <= LAST_SEED:
             raise ValueError(f"seed={seed} must be from 0 to {LAST_SEED}")
     return np.array(each, np.int32)
+
+
+def check_task(task: str, trained: set[str]) -> None:
+    """Raises ValueError for a task that the model was not trained on, as far as known."""
+    if trained and task not in (*trained, *DEFAULT_TASKS, ""):
+        known = ", ".join(sorted(trained))
+        raise ValueError(f"task={task!r}: the model was trained on {known}")
+
+
+def trained_tasks(config: Mapping[str, Any]) -> set[str]:
+    """The tasks that the sources of the training name; none unless all of them do."""
+    sources = config.get("data", {}).get("train", {}).values()
+    named = [source.get("tasks") or [source.get("task")] for source in sources]
+    tasks = {task for names in named for task in names}
+    return tasks if all(tasks) else set()
 
 
 def _with_pixels(segment: Segment) -> Segment:

@@ -101,6 +101,7 @@ def make_task(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) 
         trained=jax.tree.map(lambda hit: not hit, frozen),
         ema_decay=config["ema"]["decay"],
         ema_warmup=config["ema"]["warmup"],
+        rollout=getattr(recipe, "rollout", None),
     )
 
 

@@ -20,6 +20,7 @@ from unified.training.tree import Tree, combine, select
 
 Pair = tuple[jax.Array, jax.Array]  # float32 scalars: sum, count
 Losses = Mapping[str, Pair]
+ROLLOUT = 2**31  # its key is that of the step, folded with more than a micro-batch's number
 
 
 @struct
@@ -37,7 +38,8 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is optimised, and never changes during a run."""
+    """What is optimised, and never changes during a run. `rollout`: what the model makes of a batch
+    of prompts, without gradients, before the loss of that (reinforcement learning)."""
 
     model: nnx.GraphDef
     loss: Callable[[nnx.Module, Any, jax.Array], Losses]
@@ -46,6 +48,7 @@ class Task:
     trained: Tree  # True at the parameters that are trained
     ema_decay: float = 0.0
     ema_warmup: bool = True
+    rollout: Callable[[nnx.Module, Any, jax.Array], Any] | None = None
 
 
 def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -> TrainState:
@@ -66,6 +69,8 @@ def make_train_step(task: Task, optimizer: Optimizer):
     """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair."""
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Losses]:
+        key = jax.random.fold_in(state.key, state.step)
+        batch = _roll_out(task, state.params, batch, jax.random.fold_in(key, ROLLOUT))
         trained, frozen = select(state.params, task.trained), state.params
         totals = _totals(task, batch)
 
@@ -77,7 +82,6 @@ def make_train_step(task: Task, optimizer: Optimizer):
 
             return jax.grad(objective, has_aux=True)(trained)
 
-        key = jax.random.fold_in(state.key, state.step)
         grads, losses = _sum_over_micro_batches(gradients, batch, key)
         updates, opt_state = optimizer.until(state.end).update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
@@ -122,6 +126,15 @@ def weigh(losses: Losses, weights: Mapping[str, float], totals: Mapping[str, Any
 def averaged(state: TrainState) -> Tree:
     """The parameters to evaluate and release: the moving average where there is one."""
     return state.params if state.ema is None else combine(state.ema, state.params)
+
+
+def _roll_out(task: Task, params: Tree, batch: Any, key: jax.Array) -> Any:
+    """The batch that is learnt from, one micro-batch after another."""
+    if task.rollout is None:
+        return batch
+    keys = jax.random.split(key, jax.tree.leaves(batch)[0].shape[0])
+    roll = lambda args: task.rollout(nnx.merge(task.model, params), *args)
+    return jax.lax.stop_gradient(jax.lax.map(roll, (batch, keys)))
 
 
 def _totals(task: Task, batch: Any) -> Mapping[str, jax.Array]:
