@@ -10,7 +10,7 @@ from etils import epath
 from flax import nnx
 
 from unified import names
-from unified.interop import release, run
+from unified.interop import files, release, run
 from unified.interop.release import Params, PathLike
 from unified.message import one_line
 
@@ -48,7 +48,7 @@ def _inside(folder: epath.Path, name: str) -> epath.Path:
     parts = name.split("/")
     packaged = parts[0] == __package__.split(".")[0]
     place = release.resolve(name) if packaged else folder.joinpath(*parts)
-    if {"", ".."} & {*parts} or not release.is_file(place):
+    if {"", ".."} & {*parts} or not files.is_file(place):
         raise ValueError(
             f"{os.fspath(folder)!r}: config.tokenizer={name!r} is no file beside the weights or in "
             f"this package: put it there as {TOKENIZER}"
@@ -65,7 +65,7 @@ def keep_tokenizer(folder: PathLike, config: Mapping[str, Any]) -> dict[str, Any
         return dict(config)
     file = release.resolve(config["tokenizer"])
     try:
-        content = release.read_file(file / TOKENIZER if file.is_dir() else file)
+        content = files.read(file / TOKENIZER if file.is_dir() else file)
     except OSError as error:
         raise ValueError(
             f"config.tokenizer={config['tokenizer']!r} cannot be read ({error.strerror or error}): "

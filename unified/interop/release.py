@@ -7,7 +7,6 @@ or inside this package (`unified/checkpoints/emoji`, wherever the package is ins
 """
 
 import json
-import math
 import os
 import struct
 from collections import Counter
@@ -22,6 +21,7 @@ import safetensors.numpy
 from etils import epath
 
 from unified import checksum
+from unified.interop import files as regular
 from unified.message import one_line
 
 WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.json", "checksums.json"
@@ -114,7 +114,7 @@ _UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueErro
 def _weights(file: epath.Path) -> bytes:
     """The content of a file of weights, which is read whole where its size is as its header says.
     Raises _Damaged where it is not."""
-    _check_file(file)
+    regular.check(file)
     size = file.stat().length
     with file.open("rb") as content:
         try:
@@ -135,7 +135,7 @@ def _weights(file: epath.Path) -> bytes:
 def _verify(flat: Mapping[str, np.ndarray], file: epath.Path) -> None:
     """Raises _Damaged, naming them, for parameters that are not those of the checksums."""
     try:
-        wanted = json.loads(read_file(file, LARGEST))
+        wanted = json.loads(regular.read(file, LARGEST))
         if flat and not wanted:
             raise ValueError("it is empty")
         names = checksum.damaged(flat, {str(name): text for name, text in wanted.items()})
@@ -155,7 +155,7 @@ def load_config(folder: PathLike) -> dict[str, Any]:
     """
     file = epath.Path(folder) / CONFIG
     try:
-        config = json.loads(read_file(file, LARGEST).decode(), object_pairs_hook=_once)
+        config = json.loads(regular.read(file, LARGEST).decode(), object_pairs_hook=_once)
         if not isinstance(config, dict):
             raise ValueError("it holds no fields")
         return _tuples(config)
@@ -164,26 +164,6 @@ def load_config(folder: PathLike) -> dict[str, Any]:
             f"{file} is damaged ({one_line(error)}): copy it again (in a run: delete it, train.py "
             "writes it)"
         ) from error
-
-
-def read_file(file: epath.Path, most: float = math.inf) -> bytes:
-    """The content of a regular file. Raises FileNotFoundError for what else has its name,
-    ValueError for more than `most` bytes."""
-    _check_file(file)
-    if file.stat().length > most:
-        raise ValueError(f"it is larger than {most} bytes")
-    return file.read_bytes()
-
-
-def _check_file(file: epath.Path) -> None:
-    if not is_file(file):
-        raise FileNotFoundError(f"{file} is not a file")
-
-
-def is_file(path: epath.Path) -> bool:
-    """Whether a regular file is there: a pipe would wait for ever, a device never end."""
-    local = os.fspath(path)
-    return os.path.isfile(local) if os.path.exists(local) else path.is_file()
 
 
 def merge(params: Mapping[Any, Any], loaded: Mapping[Any, Any], path: PathLike = "") -> Params:

@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from unified.interop import release
+from unified.interop import files
 from unified.training.check import check, check_groups
 from unified.training.config_file import read
 from unified.training.nearest import nearest
@@ -148,7 +148,7 @@ def changes(config: ConfigDict, path: Path) -> dict[str, tuple[Any, Any]]:
     """
     if not os.path.lexists(path):
         return {}
-    text = release.read_file(epath.Path(path)).decode(errors="replace")
+    text = files.read(epath.Path(path)).decode(errors="replace")
     try:
         if not isinstance(old := json.loads(text), dict):
             raise ValueError("it holds no fields")

@@ -21,7 +21,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from unified.interop import release
+from unified.interop import files
 from unified.training.feed import Fed
 from unified.training.step import Losses
 
@@ -211,7 +211,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
     Raises ValueError for a line that no run has written, and where no file has that name.
     """
-    content = release.read_file(epath.Path(path)) if os.path.lexists(path) else b""
+    content = files.read(epath.Path(path)) if os.path.lexists(path) else b""
     *whole, _ = content.split(b"\n")
     return [_line(text, path, number) for number, text in enumerate(whole, 1)]
 
