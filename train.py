@@ -270,8 +270,9 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
         folder = run.workdir / "evaluation"
         values = run.recipe.evaluate(model, run.config, folder, validated or None)
     said = left(run.workdir, folder, model)
-    lines = report.LINES - len(said)
-    run.display.print(report.table(values, f"evaluation after {int(state.step)} steps", lines))
+    step, total = int(state.step), run.config.total_steps
+    after = f"{step} steps" if step == total else f"{step} of {total} steps, as the time was over"
+    run.display.print(report.table(values, f"evaluation after {after}", report.LINES - len(said)))
     for line in said:
         run.display.print(line)
 

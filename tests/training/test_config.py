@@ -93,6 +93,15 @@ def test_a_dict_takes_the_place_of_what_the_user_names(path, value):
     assert config.to_dict() == value
 
 
+@pytest.mark.parametrize("path", ["data.train.mine", "layout.lanes.mine", "model.parts.mine"])
+def test_a_dict_adds_what_the_user_names(path):
+    """Beside what is there, which stays."""
+    config, before = emoji(f"{path}={MINE['mine']}"), emoji()
+    for name in path.split(".")[:-1]:
+        config, before = config[name], before[name]
+    assert config.to_dict() == {**before.to_dict(), **MINE}
+
+
 def test_a_dict_inside_another_replaces_sources_alone():
     config = emoji(f"data={{'train': {MINE}, 'threads': 1}}")
     assert config.data.train.to_dict() == MINE

@@ -64,7 +64,8 @@ def _set(config: ConfigDict, path: tuple[str, ...], value: Any, text: str | None
     parent: Any = config
     for at, key in enumerate(path):
         if not isinstance(parent, ConfigDict) or key not in parent:
-            _add(config, path[:at], key)
+            named = at == len(path) - 1 and isinstance(value, dict) and _is_map(path[:at])
+            _add(config, path[:at], key, {key: {}} if named else {})
         if at < len(path) - 1:
             parent = parent[key]
     old = parent[path[-1]]
@@ -95,13 +96,14 @@ def _may_be_none(config: ConfigDict, path: tuple[str, ...]) -> bool:
     return known is None
 
 
-def _add(config: ConfigDict, path: tuple[str, ...], key: str) -> None:
-    """Adds a field that the config leaves out, as the recipe says it is then. Raises ValueError for
-    one that the recipe does not know."""
+def _add(config: ConfigDict, path: tuple[str, ...], key: str, new: dict[str, Any]) -> None:
+    """Adds a field that the config leaves out, as the recipe says it is then, or one that is `new`.
+    Raises ValueError for one that the recipe does not know."""
     parent: Any = config
     fields: Any = optional(config)
     for name in path:
         parent, fields = parent[name], fields.get(name, {})
+    fields = {**fields, **new} if new else fields
     if not isinstance(parent, ConfigDict) or key not in fields:
         known = {*parent, *fields} if isinstance(parent, ConfigDict) else ()
         where = ".".join(["config", *path])
