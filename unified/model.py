@@ -46,6 +46,11 @@ class UnifiedConfig:
         remat_policy(self.remat)
         if self.dtype not in DTYPES:
             raise ValueError(f"compute_dtype={self.dtype!r}: choose one of {DTYPES}")
+        if self.layout.axes not in ((), (axes := len(self.backbone.rope_sections),)):
+            raise ValueError(
+                f"image_position={self.layout.image_position!r} gives positions of 3 axes, and "
+                f"rope_sections of the backbone shares out {axes}"
+            )
         for lane in self.layout.lanes:
             if lane.stream not in self.backbone.streams:
                 raise ValueError(

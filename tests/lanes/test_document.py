@@ -301,3 +301,18 @@ def test_pictures_may_be_causal():
     clock, start, stop, _, _ = tokens_in_order(batch)
     np.testing.assert_array_equal(start, clock)
     np.testing.assert_array_equal(stop, [4] * 4 + [11] * 7)
+
+
+def test_positions_of_a_grid_are_time_row_and_column():
+    """As in Qwen2-VL: a picture at one time, and what follows after its longer side."""
+    grid = layout(image_position="grid")
+    tall = np.zeros((16, 8, 3), np.uint8)
+    seen = row_of(Example((Segment(tall), Segment("a"))), layout=grid)
+    text, vit = (seen.lanes[name].tokens.position[0] for name in ("text", "vit"))
+    assert vit[:2].tolist() == [[1, 1, 1], [1, 2, 1]]
+    marks_and_text = [0, 3, *range(4, 4 + text.max() - 3)]
+    assert text[: len(marks_and_text)].tolist() == [[n] * 3 for n in marks_and_text]
+    drawn = row_of(Example((Segment("a"), Segment(WIDE, "target"))), layout=grid)
+    text, vae = (drawn.lanes[name].tokens.position[0] for name in ("text", "vae"))
+    begin = int(text.max()) - 3  # of the picture: a mark, two columns, a mark
+    assert vae[:2].tolist() == [[begin + 1] * 3, [begin + 1, begin + 1, begin + 2]]

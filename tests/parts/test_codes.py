@@ -40,9 +40,16 @@ def small(module):
     return config
 
 
-@pytest.fixture(scope="module", params=["codes", pytest.param("janus", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=["codes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("janus", "grid"))],
+)
 def made(request):
-    config = small({"codes": codes, "janus": janus}[request.param])
+    """Janus, too, and codes with positions of time, row and column."""
+    config = small(janus if request.param == "janus" else codes)
+    if request.param == "grid":
+        config.layout.image_position = "grid"
+        config.model.backbone.rope_sections = (2, 1, 1)
     model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
     graph, shapes = nnx.split(model, nnx.Param)
     rng = np.random.default_rng(0)
@@ -120,6 +127,7 @@ def test_a_model_draws_edits_answers_and_reconstructs(made):
     [
         (lambda c: c.layout.lanes.codes.update(sees="block"), "make it 'causal'"),
         (lambda c: c.layout.lanes.codes.update(stride=8), "stride 8 is not that of the quant"),
+        (lambda c: c.layout.update(image_position="grid"), "rope_sections of the backbone shares"),
         (lambda c: c.model.parts.codes.update(head_dim=-1), "head_dim=-1 must be 0 or more"),
         (lambda c: c.model.parts.codes.update(logits_chunk=0), "logits_chunk=0 must be at lea"),
         (lambda c: c.drawing.update(top_p=0.0), "config.drawing: top_p=0.0 must be at least"),

@@ -219,7 +219,7 @@ def test_known_losses_are_reported_and_not_measured_again(monkeypatch, tmp_path)
         (lambda c: c.drawing.update(text_scale=math.nan), "text_scale=nan must be a finite number"),
         (
             lambda c: c.layout.update(image_position="foo"),
-            "layout.image_position='foo' must be one",
+            "image_position='foo' must be one of",
         ),
         (lambda c: c.layout.lanes.vit.update(kind="foo"), "lanes.vit.kind='foo': choose one of"),
         (lambda c: c.layout.lanes.vit.__delitem__("kind"), "lanes.vit.kind=None: choose one of"),

@@ -70,8 +70,9 @@ def picture_after(contexts: Contexts, lane: PictureLane, layout: Layout, task: s
     what the lane holds is None."""
     document = Document(layout, task)
     document.role, document.clock, document.position = "target", 0, 0
-    document.block(lane, {}, lane.unit, target=True)
-    clock, position = contexts.clock[:, None], contexts.position[:, None]
+    document.block(lane, {}, lane.cells({}, lane.unit), target=True)
+    clock = contexts.clock[:, None]
+    position = contexts.position.reshape(-1, 1, *[1] * len(layout.axes))
 
     def after(name: str) -> Tokens:
         tokens = document.lane_tokens(name)

@@ -35,7 +35,7 @@ def assemble(rows: Sequence[Sequence[Spans]], layout: Layout, *, open_end: bool 
             if n > limit:
                 raise ValueError(f"a row needs {n} of {name!r}, more than its budget {limit}")
     pad_clock = OPEN if open_end else layout.slots
-    lanes = {lane.name: lane.empty(len(rows), pad_clock) for lane in layout.lanes}
+    lanes = {lane.name: lane.empty(len(rows), pad_clock, layout.axes) for lane in layout.lanes}
     for b, row in enumerate(rows):
         places: dict[str, dict[str, int]] = {name: {} for name in lanes}
         clock = 0

@@ -2,8 +2,8 @@
 
 Clocks and slots are counted from the example's own start. Positions and order follow BAGEL: text
 is causal, one position a token; a picture begins with its begin mark and ends with its end mark,
-which have its attention, and takes one position. A target picture is hidden from what follows; its
-clean views come after it if anything does.
+which have its attention, and takes one position (or what `Layout.image_position` says). A target
+picture is hidden from what follows; its clean views come after it if anything does.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Document:
     def __init__(self, layout: Layout, task: str = ""):
         self.layout, self.task, self.template = layout, task, layout.template
         self.clock = self.position = 0
-        self.tokens: dict[str, list[np.ndarray]] = {}  # [4 n]: clock, start, stop, position
+        self.tokens: dict[str, list[Tokens]] = {}
         self.parts: dict[str, list[Content]] = {}
         self.role: Role | None = None  # whose turn it is
         self.marks(begin_document=False)
@@ -129,17 +129,18 @@ class Document:
         lane = self.layout.lane_for(view, self.task, content)
         part = lane.write(content, target=target)
         slots = [len(part[name]) for name, f in lane.fields.items() if f.along == SLOTS]
-        self.block(lane, part, slots[0] if slots else lane.unit, target=target)
+        self.block(lane, part, lane.cells(part, slots[0] if slots else lane.unit), target=target)
 
-    def block(self, lane: Lane, part: Content, n: int, *, target: bool) -> None:
-        """`n` tokens between the marks of a picture, all with its attention. Where they are a
-        target, nothing after them sees them, and a clean copy takes their position."""
+    def block(self, lane: Lane, part: Content, cells: np.ndarray, *, target: bool) -> None:
+        """Tokens in the `cells` of a picture (row and column, `[n 2]`), between marks with its
+        attention. Where they are a target, nothing after them sees them, and a clean copy takes
+        their position."""
         text = self.layout.lane_for(TEXT, self.task)
         begin, end = self.template.begin_image, self.template.end_image
-        size, first = len(begin) + n + len(end), len(begin)
+        n, first = len(cells), len(begin)
+        size = first + n + len(end)
         starts, stop = lane.starts(size), self.clock + size if target else OPEN
-        shared = self.layout.image_position == "shared"
-        steps = np.zeros(size, np.int32) if shared else np.arange(size, dtype=np.int32)
+        steps, next_position = self.layout.positions(first, cells, len(end))
         learnt = target and "begin_image" in self.template.learnt
         for ids, at, said in ((begin, 0, learnt), (end, first + n, False)):
             places = np.arange(at, at + len(ids))
@@ -149,27 +150,26 @@ class Document:
         self._add(lane, part, n, starts, stop, np.arange(first, first + n), steps)
         self.clock += size
         if not target:
-            self.position += 1 if shared else size
+            self.position += next_position
 
     def _add(
         self, lane: Lane, part: Content, n: int, starts, stop, places=None, steps=None
     ) -> None:
         """Tokens at `places` from here on: of each, from which one on it is seen, and when no more;
         `steps` on the way of positions."""
-        places = np.arange(n) if places is None else places
-        steps = places if steps is None else steps[places]
-        tokens = np.empty((4, n), np.int32)
-        for row, value in zip(
-            tokens,
-            (self.clock + places, self.clock + starts[places], stop, self.position + steps),
-            strict=True,
-        ):
-            row[:] = value
+        places = np.arange(n, dtype=np.int32) if places is None else places
+        position = self.position + (places if steps is None else steps[places])
+        if position.ndim == 1 and self.layout.axes:  # the same on all
+            position = np.repeat(position[:, None], self.layout.axes[0], axis=1)
+        clock, seen = self.clock + places, self.clock + starts[places]
+        arrays = (clock, seen, np.full(n, stop), position)
+        tokens = Tokens(*(array.astype(np.int32) for array in arrays))
         self.tokens.setdefault(lane.name, []).append(tokens)
         self.parts.setdefault(lane.name, []).append(part)
 
     def lane_tokens(self, name: str) -> Tokens:
-        return Tokens(*np.concatenate(self.tokens[name], axis=1))
+        each = [vars(tokens) for tokens in self.tokens[name]]
+        return Tokens(**{key: np.concatenate([tokens[key] for tokens in each]) for key in each[0]})
 
     def spans(self, origin: str = "") -> Spans:
         """All that was added."""

@@ -82,6 +82,10 @@ class Lane:
         picture; from itself on, as in text."""
         return np.zeros(n, np.int32)
 
+    def cells(self, part: Content, n: int) -> np.ndarray:
+        """Row and column of each of `n` tokens of a segment, `[n 2]`: all in one row."""
+        return np.pad(np.arange(n, dtype=np.int32)[:, None], ((0, 0), (1, 0)))
+
     def resized(self, sizes: Counts) -> "Lane":
         """The lane with other limits; one that is not given is 0."""
         raise NotImplementedError(type(self).__name__)
@@ -118,11 +122,11 @@ class Lane:
         }
         return self.arrays(tokens=tokens, **joined)
 
-    def empty(self, rows: int, pad_clock: int) -> Any:
-        """Rows `[B ...]` of nothing but padding."""
+    def empty(self, rows: int, pad_clock: int, axes: tuple[int, ...] = ()) -> Any:
+        """Rows `[B ...]` of nothing but padding; `axes` of positions."""
         zeros = lambda *shape: np.zeros((rows, *shape), np.int32)
         clock = np.full((rows, self.slots), pad_clock, np.int32)
-        tokens = Tokens(clock, zeros(self.slots), zeros(self.slots), zeros(self.slots))
+        tokens = Tokens(clock, zeros(self.slots), zeros(self.slots), zeros(self.slots, *axes))
         fields = {
             name: np.zeros((rows, getattr(self, f.along), *f.shape), f.dtype)
             for name, f in self.fields.items()

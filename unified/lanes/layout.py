@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from unified.lanes.lane import Lane
 from unified.sequence import Segment
 
@@ -52,21 +54,20 @@ class Layout:
 
     `uses`: the views that serve a use of pictures, in order: BAGEL reads what it edits by latents
     and patches; Transfusion sees by latents. `image_position`: `shared` gives a whole picture one
-    RoPE position (BAGEL), `sequential` one per token. Raises ValueError for others.
+    RoPE position (BAGEL), `sequential` one per token, `grid` one of three axes, time, row and
+    column (M-RoPE of Qwen2-VL), on which text is where it is on all. Raises ValueError for others.
     """
 
     lanes: tuple[Lane, ...]
     template: Template
-    image_position: Literal["shared", "sequential"] = "shared"
+    image_position: Literal["shared", "sequential", "grid"] = "shared"
     uses: Mapping[str, tuple[str, ...]] = dataclasses.field(
         default_factory=lambda: USES, hash=False
     )
 
     def __post_init__(self):
-        if self.image_position not in ("shared", "sequential"):
-            raise ValueError(
-                f"image_position={self.image_position!r} must be 'shared' or 'sequential'"
-            )
+        if self.image_position not in (kinds := ("shared", "sequential", "grid")):
+            raise ValueError(f"image_position={self.image_position!r} must be one of {kinds}")
 
     def views(self, picture: Segment) -> tuple[str, ...]:
         """The views by which a picture is read."""
@@ -105,6 +106,25 @@ class Layout:
             raise ValueError("a layout needs a text lane: the marks of pictures are text tokens")
         for lane in self.lanes:
             lane.check()
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Behind every position: three numbers of a grid, or nothing."""
+        return (3,) if self.image_position == "grid" else ()
+
+    def positions(self, begin: int, cells: np.ndarray, end: int) -> tuple[np.ndarray, int]:
+        """Positions of a picture whose tokens are in `cells` (row and column, `[n 2]`), between so
+        many marks, as offsets `[size]` or `[size 3]`, and that of what follows."""
+        size = begin + len(cells) + end
+        if self.image_position == "shared":
+            return np.zeros(size, np.int32), 1
+        if self.image_position == "sequential":
+            return np.arange(size, dtype=np.int32), size
+        after = begin + int(cells.max(initial=-1)) + 1
+        picture = begin + np.pad(cells, ((0, 0), (1, 0)))  # all at one time
+        marks = np.r_[:begin, after : after + end]
+        text = np.repeat(marks[:, None], 3, axis=1)
+        return np.concatenate([text[:begin], picture, text[begin:]]).astype(np.int32), after + end
 
     @property
     def streams(self) -> tuple[str, ...]:

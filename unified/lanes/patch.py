@@ -77,5 +77,8 @@ class PatchLane(Lane):
         grid = np.indices((rows, columns), dtype=np.int32).reshape(2, -1).T
         return patches.reshape(rows * columns, p * p * 3), grid
 
+    def cells(self, part: Content, n: int) -> np.ndarray:
+        return part["grid"]
+
     def resized(self, sizes: Counts) -> "PatchLane":
         return dataclasses.replace(self, budget=sizes.get("slots", 0))

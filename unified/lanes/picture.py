@@ -84,5 +84,8 @@ class PictureLane(Lane):
     def starts(self, n: int) -> np.ndarray:
         return np.zeros(n, np.int32) if self.sees == "block" else np.arange(n, dtype=np.int32)
 
+    def cells(self, part: Content, n: int) -> np.ndarray:
+        return np.indices((self.rows, self.columns), dtype=np.int32).reshape(2, -1).T
+
     def resized(self, sizes: Counts) -> "PictureLane":
         return dataclasses.replace(self, count=sizes.get("slots", 0) // self.unit)
