@@ -32,8 +32,8 @@ from unified.interop import release, run
 from unified.message import told
 from unified.status import Warnings
 from unified.terminal import Terminal
-from unified.training import config as configs
 from unified.training.check import check_ranges
+from unified.training.config import load as load_config
 from unified.training.override import override
 
 
@@ -79,7 +79,7 @@ def load(
     """
     params, saved = models.read(checkpoint, trust=trust or bool(config_file))
     if config_file:
-        config = configs.load(config_file, overrides)
+        config = load_config(config_file, overrides)
         for field in ("tokenizer", "marks", "template"):
             if field in saved:
                 config[field] = saved[field]

@@ -39,10 +39,10 @@ from unified.interop import release
 from unified.interop.run import CHECKPOINTS, reason
 from unified.message import told
 from unified.status import Warnings
-from unified.training import config as configs
 from unified.training import memory, processes
 from unified.training.beginning import check_memory, fresh, load
 from unified.training.checkpoint import Checkpoints, Unsaved
+from unified.training.config import load as load_config
 from unified.training.feed import Fed, Feed
 from unified.training.lock import Lock
 from unified.training.metrics import Journal, Monitor, NonFinite, Values
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.distributed:
                 processes.join()
             devices.find()
-            run, start = begin(args, configs.load(args.config, overrides), stack)
+            run, start = begin(args, load_config(args.config, overrides), stack)
         except Exception as error:  # a config may ask the impossible in ways that nobody foresaw
             return told("train.py", error, MISTAKES)
         try:
@@ -266,7 +266,7 @@ def finish(run: Run, state: TrainState, validated: Values) -> None:
     run.display.print(f"released {released}; evaluating")
     alone = sharding.make_mesh({}, jax.local_devices()[:1])  # the other processes take no part
     with jax.set_mesh(alone) if processes.are_several() else contextlib.nullcontext():
-        model = nnx.merge(run.setup.task.model, params)
+        model = nnx.merge(run.setup.objective.model, params)
         folder = run.workdir / "evaluation"
         values = run.recipe.evaluate(model, run.config, folder, validated or None)
     said = left(run.workdir, folder, model)

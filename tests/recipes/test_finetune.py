@@ -65,7 +65,7 @@ def test_the_config_fits_the_model_that_ships_and_trains_its_drawing_alone():
     shipped = release.load_config(release.resolve(finetune.START))
     assert json.loads(config.model.to_json()) == json.loads(json.dumps(shipped["model"]))
     model = nnx.eval_shape(lambda: packed.build(config, rngs=nnx.Rngs(0)))
-    trained = setup.make_task(config, packed, model).trained
+    trained = setup.make_objective(config, packed, model).trained
     names = [name for name, hit in release.flatten(trained).items() if hit]
     assert all(re.search("/gen/|^parts/vae/", name) for name in names)
 

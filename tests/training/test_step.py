@@ -265,7 +265,7 @@ def test_a_rollout_is_learnt_from_and_follows_the_weights(monkeypatch):
     prompts = setup.place(next(toy_recipe.inputs(config, "train")))
     state = setup.init(0, None)
     key = jax.random.fold_in(jax.random.fold_in(state.key, 0), ROLLOUT)
-    model = nnx.merge(setup.task.model, state.params)
+    model = nnx.merge(setup.objective.model, state.params)
     made = [
         rollout(model, jax.tree.map(lambda x, i=i: x[i], prompts), key)
         for i, key in enumerate(jax.random.split(key, 2))

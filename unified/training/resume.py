@@ -7,9 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from unified.interop import release
-from unified.training import config as configs
 from unified.training import host as beside
 from unified.training.checkpoint import Checkpoints, Restored
+from unified.training.config import STATE, changes
 from unified.training.misfit import Misfit
 from unified.training.setup import Setup
 
@@ -25,11 +25,11 @@ def restore(
                 return dataclasses.replace(restored, host=beside.check(restored.host))
         return None
     except Misfit as error:
-        changed = configs.changes(config, workdir / release.CONFIG).items()
+        changed = changes(config, workdir / release.CONFIG).items()
         fields = [
             f"{name.removeprefix('config.')}={old}, not {new}"
             for name, (old, new) in changed
-            if name.split(".")[1] in configs.STATE and None not in (old, new)
+            if name.split(".")[1] in STATE and None not in (old, new)
         ]
         trained = "; ".join(fields) or "another config"
         raise ValueError(

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from unified import sharding
 from unified.training.optimizer import Optimizer, make_optimizer
-from unified.training.step import Task, TrainState, init_state, make_eval_step, make_train_step
+from unified.training.step import Objective, TrainState, init_state, make_eval_step, make_train_step
 from unified.training.tree import Tree, combine, match, select
 from unified.training.utilization import ideal_seconds
 
@@ -25,7 +25,7 @@ from unified.training.utilization import ideal_seconds
 class Setup:
     """What a run needs of its model: shapes, placement and compiled functions."""
 
-    task: Task
+    objective: Objective
     abstract: TrainState  # shapes, types and shardings of the state
     init: Callable[[int, Tree], TrainState]  # (seed, loaded parameters or None) -> state
     train_step: Callable[..., tuple[TrainState, Any]]  # (state, batch); donates the state
@@ -50,7 +50,7 @@ class Setup:
     def num_params(self) -> tuple[int, int]:
         """Trained and frozen."""
         count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-        trained = count(select(self.abstract.params, self.task.trained))
+        trained = count(select(self.abstract.params, self.objective.trained))
         return trained, count(self.abstract.params) - trained
 
 
@@ -62,38 +62,42 @@ def prepare(config: Mapping[str, Any], recipe: ModuleType, mesh: Mesh) -> Setup:
     cut = (config["batch_size"], config["accumulation"])
     check_rows(mesh, *cut)
     model = nnx.eval_shape(lambda: recipe.build(config, rngs=nnx.Rngs(0)))
-    task = make_task(config, recipe, model)
+    objective = make_objective(config, recipe, model)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    trained, axes = (select(tree, task.trained) for tree in (params, sharding.axes(model)))
+    trained, axes = (select(tree, objective.trained) for tree in (params, sharding.axes(model)))
     optimizer = make_optimizer(config["optimizer"], trained, axes, config["total_steps"])
 
     def init(seed: jax.Array, loaded: Tree) -> TrainState:
         build, train = jax.random.split(jax.random.key(seed))
         model = recipe.build(config, rngs=nnx.Rngs(build))
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        return init_state(task, combine(loaded, params) if loaded else params, optimizer, train)
+        return init_state(
+            objective, combine(loaded, params) if loaded else params, optimizer, train
+        )
 
     shapes = jax.eval_shape(init, 0, None)
-    places = state_shardings(shapes, sharding.param_shardings(model, mesh), task, optimizer, mesh)
+    places = state_shardings(
+        shapes, sharding.param_shardings(model, mesh), objective, optimizer, mesh
+    )
     placed = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-    step, whole = make_train_step(task, optimizer), sharding.replicated(mesh)
+    step, whole = make_train_step(objective, optimizer), sharding.replicated(mesh)
     return Setup(
-        task=task,
+        objective=objective,
         abstract=jax.tree.map(placed, shapes, places),
         init=jax.jit(init, out_shardings=places),
         train_step=jax.jit(step, donate_argnums=0, out_shardings=(places, whole)),
-        eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
+        eval_step=jax.jit(make_eval_step(objective), out_shardings=whole),
         rows=local_rows(mesh, *cut),
         place=lambda batch: place(batch, mesh, *cut),
         ideal=ideal_seconds(recipe, model, mesh.devices.flat),
     )
 
 
-def make_task(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) -> Task:
+def make_objective(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) -> Objective:
     """What `config` asks of a recipe's model (abstract is enough)."""
     graphdef, variables = nnx.split(model, nnx.Param)
     frozen = match(nnx.to_pure_dict(variables), config["freeze"], field="freeze")
-    return Task(
+    return Objective(
         model=graphdef,
         loss=recipe.loss,
         counts=functools.partial(recipe.counts, model),
@@ -106,11 +110,11 @@ def make_task(config: Mapping[str, Any], recipe: ModuleType, model: nnx.Module) 
 
 
 def state_shardings(
-    shapes: TrainState, params: Tree, task: Task, optimizer: Optimizer, mesh: Mesh
+    shapes: TrainState, params: Tree, objective: Objective, optimizer: Optimizer, mesh: Mesh
 ) -> TrainState:
     """Averages and moments lie as their parameter does; what is no copy of one is replicated."""
     whole = sharding.replicated(mesh)
-    trained = select(params, task.trained)
+    trained = select(params, objective.trained)
 
     masked = lambda leaf: isinstance(leaf, optax.MaskedNode)  # where a part treats others (Muon)
 
@@ -123,7 +127,7 @@ def state_shardings(
         optimizer.transform,
         like,
         shapes.opt_state,
-        select(shapes.params, task.trained),
+        select(shapes.params, objective.trained),
         trained,
         transform_non_params=lambda _: whole,
         is_leaf=masked,

@@ -37,7 +37,7 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Objective:
     """What is optimised, and never changes during a run. `rollout`: what the model makes of a batch
     of prompts, without gradients, before the loss of that (reinforcement learning)."""
 
@@ -51,9 +51,11 @@ class Task:
     rollout: Callable[[nnx.Module, Any, jax.Array], Any] | None = None
 
 
-def init_state(task: Task, params: Tree, optimizer: Optimizer, key: jax.Array) -> TrainState:
-    trained = select(params, task.trained)
-    ema = jax.tree.map(jnp.copy, trained) if task.ema_decay else None
+def init_state(
+    objective: Objective, params: Tree, optimizer: Optimizer, key: jax.Array
+) -> TrainState:
+    trained = select(params, objective.trained)
+    ema = jax.tree.map(jnp.copy, trained) if objective.ema_decay else None
     opt_state = jax.tree.map(_in_32_bits, optimizer.transform.init(trained))
     first, last = jnp.zeros((), jnp.int32), jnp.asarray(optimizer.end, jnp.int32)
     return TrainState(first, last, params, opt_state, ema, key)
@@ -65,29 +67,29 @@ def _in_32_bits(array: jax.Array) -> jax.Array:
     return array.astype(short.get(str(array.dtype), array.dtype))
 
 
-def make_train_step(task: Task, optimizer: Optimizer):
+def make_train_step(objective: Objective, optimizer: Optimizer):
     """`train_step(state, batch) -> (state, metrics)`; every metric is a (sum, count) pair."""
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        batch = _roll_out(task, state.params, batch, jax.random.fold_in(key, ROLLOUT))
-        trained, frozen = select(state.params, task.trained), state.params
-        totals = _totals(task, batch)
+        batch = _roll_out(objective, state.params, batch, jax.random.fold_in(key, ROLLOUT))
+        trained, frozen = select(state.params, objective.trained), state.params
+        totals = _totals(objective, batch)
 
         def gradients(micro: Any, key: jax.Array) -> tuple[Tree, Losses]:
-            def objective(trained: Tree) -> tuple[jax.Array, Losses]:
-                model = nnx.merge(task.model, combine(trained, frozen))
-                losses = task.loss(model, micro, key)
-                return weigh(losses, task.weights, totals), losses
+            def weighted(trained: Tree) -> tuple[jax.Array, Losses]:
+                model = nnx.merge(objective.model, combine(trained, frozen))
+                losses = objective.loss(model, micro, key)
+                return weigh(losses, objective.weights, totals), losses
 
-            return jax.grad(objective, has_aux=True)(trained)
+            return jax.grad(weighted, has_aux=True)(trained)
 
         grads, losses = _sum_over_micro_batches(gradients, batch, key)
         updates, opt_state = optimizer.until(state.end).update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         metrics = {
             **losses,
-            "loss": _once(weigh(losses, task.weights, totals)),
+            "loss": _once(weigh(losses, objective.weights, totals)),
             "grad_norm": _once(optax.tree.norm(grads)),
             "learning_rate": _once(optimizer.schedule(state.step, state.end)),
         }
@@ -97,7 +99,7 @@ def make_train_step(task: Task, optimizer: Optimizer):
             end=state.end,
             params=combine(trained, frozen),
             opt_state=as_before(opt_state, state.opt_state),
-            ema=as_before(_average(task, state.ema, trained, state.step), state.ema),
+            ema=as_before(_average(objective, state.ema, trained, state.step), state.ema),
             key=state.key,
         )
         return new, metrics
@@ -105,11 +107,11 @@ def make_train_step(task: Task, optimizer: Optimizer):
     return train_step
 
 
-def make_eval_step(task: Task):
+def make_eval_step(objective: Objective):
     """`eval_step(params, batch, key) -> losses`, summed over the micro-batches."""
 
     def eval_step(params: Tree, batch: Any, key: jax.Array) -> Losses:
-        losses = lambda micro, key: task.loss(nnx.merge(task.model, params), micro, key)
+        losses = lambda micro, key: objective.loss(nnx.merge(objective.model, params), micro, key)
         return _sum_over_micro_batches(losses, batch, key)
 
     return eval_step
@@ -128,18 +130,18 @@ def averaged(state: TrainState) -> Tree:
     return state.params if state.ema is None else combine(state.ema, state.params)
 
 
-def _roll_out(task: Task, params: Tree, batch: Any, key: jax.Array) -> Any:
+def _roll_out(objective: Objective, params: Tree, batch: Any, key: jax.Array) -> Any:
     """The batch that is learnt from, one micro-batch after another."""
-    if task.rollout is None:
+    if objective.rollout is None:
         return batch
     keys = jax.random.split(key, jax.tree.leaves(batch)[0].shape[0])
-    roll = lambda args: task.rollout(nnx.merge(task.model, params), *args)
+    roll = lambda args: objective.rollout(nnx.merge(objective.model, params), *args)
     return jax.lax.stop_gradient(jax.lax.map(roll, (batch, keys)))
 
 
-def _totals(task: Task, batch: Any) -> Mapping[str, jax.Array]:
-    counts = jax.vmap(task.counts)(batch)
-    return {name: counts[name].sum() for name in task.weights if name in counts}
+def _totals(objective: Objective, batch: Any) -> Mapping[str, jax.Array]:
+    counts = jax.vmap(objective.counts)(batch)
+    return {name: counts[name].sum() for name in objective.weights if name in counts}
 
 
 def _sum_over_micro_batches(fn: Callable[[Any, jax.Array], Tree], batch: Any, key: jax.Array):
@@ -157,11 +159,11 @@ def _sum_over_micro_batches(fn: Callable[[Any, jax.Array], Tree], batch: Any, ke
     return jax.lax.scan(add, zeros, (batch, jnp.arange(num)))[0]
 
 
-def _average(task: Task, ema: Tree, trained: Tree, step: jax.Array) -> Tree:
+def _average(objective: Objective, ema: Tree, trained: Tree, step: jax.Array) -> Tree:
     if ema is None:
         return None
-    warm = (1 + step) / (10 + step) if task.ema_warmup else 1.0
-    decay = jnp.minimum(task.ema_decay, warm)
+    warm = (1 + step) / (10 + step) if objective.ema_warmup else 1.0
+    decay = jnp.minimum(objective.ema_decay, warm)
     return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema, trained)
 
 

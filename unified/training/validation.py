@@ -47,4 +47,4 @@ class Validation:
             take = lambda inputs: list(itertools.islice(inputs, self._batches))
             self._held = {task: take(inputs) for task, inputs in self._inputs.items()}
         step = lambda batch, key: self._setup.eval_step(params, self._setup.place(batch), key)
-        return losses(step, self._held, self._setup.task.weights, jax.random.key(self._seed))
+        return losses(step, self._held, self._setup.objective.weights, jax.random.key(self._seed))

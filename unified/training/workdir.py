@@ -14,8 +14,8 @@ from unified.interop import model as models
 from unified.interop import release
 from unified.interop.run import CHECKPOINTS
 from unified.message import is_unicode
-from unified.training import config as configs
 from unified.training import processes
+from unified.training.config import keep as keep_config
 
 
 def folder_of(argument: str) -> Path:
@@ -34,7 +34,7 @@ def keep(workdir: Path, config: ConfigDict) -> list[str]:
         return []
     try:
         models.keep_tokenizer(workdir, config)
-        changed = configs.keep(config, workdir / release.CONFIG)
+        changed = keep_config(config, workdir / release.CONFIG)
         (workdir / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
         if error.filename:
