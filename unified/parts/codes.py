@@ -9,6 +9,7 @@ its last code, is followed by a copy to be read, as the target of any part.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -52,8 +53,8 @@ class CodesConfig:
             raise ValueError(f"head_dim={self.head_dim} must be 0 or more")
         if self.logits_chunk < 1:
             raise ValueError(f"logits_chunk={self.logits_chunk} must be at least 1")
-        if not self.position_theta > 0:
-            raise ValueError(f"position_theta={self.position_theta} must be positive")
+        if not 0 < self.position_theta < math.inf:
+            raise ValueError(f"position_theta={self.position_theta} must be a positive number")
 
     def check(self, lanes: Sequence[PictureLane]) -> None:
         for lane in lanes:
