@@ -78,7 +78,7 @@ def test_pictures_of_ones_own_are_taught_and_stand_beside_what_is_drawn_before_a
     del config.benchmark.sources.old
     one = sharding.make_mesh({}, jax.devices()[:1])
     monkeypatch.setattr(train.sharding, "make_mesh", lambda *_: one)
-    monkeypatch.setattr(configs, "load", lambda *_: config)
+    monkeypatch.setattr(train, "load_config", lambda *_: config)
     assert train.main(["--config", CONFIG, "--workdir", str(tmp_path)]) == 0, capsys.readouterr()
 
     page = (tmp_path / "evaluation" / report.PAGE).read_text()
