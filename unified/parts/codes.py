@@ -29,7 +29,8 @@ from unified.nn.flops import per_token
 from unified.nn.linear import Linear
 from unified.nn.position import grid, sincos_2d
 from unified.nn.stack import normal, param
-from unified.parts.part import Inputs, Part, Place, Step, Sums
+from unified.parts.part import Inputs, Place, Step, Sums
+from unified.parts.picture import PicturePart
 from unified.processes import autoregressive
 from unified.processes.autoregressive import Sampling
 from unified.sequence import Batch
@@ -70,9 +71,8 @@ class CodesConfig:
                 )
 
 
-class CodesPart(Part):
+class CodesPart(PicturePart):
     config: ClassVar[type] = CodesConfig
-    lane: ClassVar[type] = PictureLane
     main: ClassVar[str] = "nll"
     appends: ClassVar[bool] = True
 
@@ -111,11 +111,6 @@ class CodesPart(Part):
         args = (rearrange(hidden, "B n D -> (B n) D"), goal.ravel(), learnt(content, goal).ravel())
         return {"nll": autoregressive.loss(self.head, *args, chunk=self.cfg.logits_chunk)}
 
-    @classmethod
-    def counts(cls, content: PictureTokens) -> dict[str, jax.Array]:
-        each = content.tokens.clock.shape[-1] // content.target.shape[-1]
-        return {"nll": jnp.float32(each) * (content.target & content.valid).sum()}
-
     def score(self, hidden: Float[Array, "B n D"], content: PictureTokens) -> Float[Array, "B"]:
         codes = self.encode(content.pixels)
         flat = rearrange(hidden, "B n D -> (B n) D")
@@ -137,13 +132,6 @@ class CodesPart(Part):
     def decode(self, codes: Int[Array, "B T"], lane: PictureLane) -> Float[Array, "B H W 3"]:
         """Pictures, in [-1, 1] or beyond."""
         return self.quantizer.pixels(rearrange(codes, "B (h w) -> B h w", h=lane.rows))
-
-    def reconstruct(
-        self, pixels: UInt8[Array, "B N H W 3"], lane: PictureLane
-    ) -> tuple[UInt8[Array, "B H W 3"], dict[str, jax.Array]]:
-        """The first picture of a row through its codes and back, and what must be finite."""
-        shown = self.decode(self.encode(pixels)[:, 0], lane)
-        return to_bytes(shown), {"pixels": shown}
 
     @staticmethod
     def plan(how: Drawing) -> Sampling:

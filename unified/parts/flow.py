@@ -26,7 +26,8 @@ from unified.lanes import PictureLane, PictureTokens
 from unified.nn.flops import count, per_token
 from unified.nn.position import grid, sincos_2d
 from unified.nn.stack import param, scaled
-from unified.parts.part import Inputs, Part, Place, Step, Sums, positions
+from unified.parts.part import Inputs, Place, Step, Sums
+from unified.parts.picture import PicturePart
 from unified.processes import rectified_flow
 from unified.sequence import Array as AnyArray
 from unified.sequence import Batch, struct
@@ -68,9 +69,8 @@ class TimedPictures(PictureTokens):
     times: AnyArray  # float32 [B N], the flow time of targets, 0 elsewhere
 
 
-class FlowPart(Part):
+class FlowPart(PicturePart):
     config: ClassVar[type] = FlowConfig
-    lane: ClassVar[type] = PictureLane
     main: ClassVar[str] = "flow"
 
     def __init__(self, cfg: FlowConfig, place: Place, *, rngs: nnx.Rngs):
@@ -122,11 +122,6 @@ class FlowPart(Part):
         by_time = rectified_flow.loss_by_time(*args, times)
         return {"flow": rectified_flow.loss(*args)} | {f"flow/{t}": v for t, v in by_time.items()}
 
-    @classmethod
-    def counts(cls, content: PictureTokens) -> dict[str, jax.Array]:
-        each = positions(content.tokens) // content.target.shape[-1]
-        return {"flow": (content.target & content.valid).sum() * each}
-
     def flops(self, content: PictureTokens) -> int:
         """Velocities count where there is a target; the frozen autoencoder counts nothing."""
         valid, tokens = int(np.sum(content.valid)), count(content.tokens)
@@ -165,13 +160,6 @@ class FlowPart(Part):
         p = self.patch
         z = rearrange(latents, "B (h w) (p q C) -> B (h p) (w q) C", h=lane.rows, p=p, q=p)
         return self.autoencoder.pixels(z)
-
-    def reconstruct(
-        self, pixels: UInt8[Array, "B N H W 3"], lane: PictureLane
-    ) -> tuple[UInt8[Array, "B H W 3"], dict[str, jax.Array]]:
-        """The first picture of a row through its latents and back, and what must be finite."""
-        shown = self.decode(self.encode(pixels)[:, 0], lane)
-        return to_bytes(shown), {"pixels": shown}
 
     @staticmethod
     def plan(how: Drawing) -> Float[np.ndarray, "steps"]:

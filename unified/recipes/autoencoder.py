@@ -17,8 +17,6 @@ from jaxtyping import Array
 
 from unified.data.pipeline import Pipeline
 from unified.evaluation import metric, report
-from unified.interop.options import options
-from unified.interop.schema import check_trained, conform, fill
 from unified.recipes import pictures as pics
 from unified.sequence import Batch
 from unified.tokenizers.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence, sample
@@ -34,9 +32,7 @@ def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Autoencoder:
 
 
 def parse(config: Mapping[str, Any]) -> AutoencoderConfig:
-    check_trained(config, needed=False)
-    conform(config, pics.Fields, "config")
-    return fill(AutoencoderConfig, config["model"], "config.model")
+    return pics.parse(config, AutoencoderConfig)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -47,7 +43,7 @@ def check(config: Mapping[str, Any]) -> None:
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
     another type."""
-    return {"model": options(AutoencoderConfig), **pics.defaults(config)}
+    return pics.defaults(config, AutoencoderConfig)
 
 
 def loss(model: Autoencoder, batch: Batch, key: jax.Array) -> dict[str, tuple[Array, Array]]:

@@ -20,8 +20,8 @@ from unified.data.sources import FORMATS, BadRecord, Source, fingerprint, open_s
 from unified.evaluation import metric
 from unified.evaluation.card import Card, Section
 from unified.evaluation.reconstruction import psnr, ssim
-from unified.interop.options import check_each, of_each
-from unified.interop.schema import Data, check_trained, conform
+from unified.interop.options import check_each, of_each, options
+from unified.interop.schema import Data, check_trained, conform, fill
 from unified.lanes import PictureLane, TextLane
 from unified.lanes.layout import Layout, Template
 from unified.sequence import Batch, Example
@@ -45,6 +45,13 @@ class Evaluated(Data):
     examples: int
 
 
+def parse(config: Mapping[str, Any], kind: Any) -> Any:
+    """The config of a model, a dataclass `kind`. Raises ValueError where its fields make none."""
+    check_trained(config, needed=False)
+    conform(config, Fields, "config")
+    return fill(kind, config["model"], "config.model")
+
+
 def check(config: Mapping[str, Any], stride: int) -> None:
     """Raises ValueError for a mistake in what is not needed before the end of a run."""
     check_trained(config)
@@ -59,13 +66,14 @@ def check(config: Mapping[str, Any], stride: int) -> None:
             raise ValueError(f"config.data.{split} names no source, and evaluation needs one")
 
 
-def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `data` that `config` may leave out, and what they are then. Raises ValueError
-    for one of another type."""
+def defaults(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
+    another type."""
     check_trained(config, needed=False)
     data = config.get("data", {})
     splits = {split: data.get(split, {}) for split in ("train", "validation")}
     return {
+        "model": options(kind),
         "data": {"dropout": {}, "lookahead": 1, "workers": 0}
         | {split: of_each(x, "format", FORMATS, weight=1.0) for split, x in splits.items()}
         | {"evaluation": of_each(data.get("evaluation", {}), "format", FORMATS)},

@@ -17,8 +17,6 @@ from jaxtyping import Array, Int, UInt8
 
 from unified.data.pipeline import Pipeline
 from unified.evaluation import metric, report
-from unified.interop.options import options
-from unified.interop.schema import check_trained, conform, fill
 from unified.recipes import pictures as pics
 from unified.sequence import Batch
 from unified.tokenizers.pixels import to_bytes, to_float
@@ -31,9 +29,7 @@ def build(config: Mapping[str, Any], *, rngs: nnx.Rngs) -> Quantizer:
 
 
 def parse(config: Mapping[str, Any]) -> QuantizerConfig:
-    check_trained(config, needed=False)
-    conform(config, pics.Fields, "config")
-    return fill(QuantizerConfig, config["model"], "config.model")
+    return pics.parse(config, QuantizerConfig)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -44,7 +40,7 @@ def check(config: Mapping[str, Any]) -> None:
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `config` may leave out, and what they are then. Raises ValueError for one of
     another type."""
-    return {"model": options(QuantizerConfig), **pics.defaults(config)}
+    return pics.defaults(config, QuantizerConfig)
 
 
 def loss(model: Quantizer, batch: Batch, key: jax.Array) -> dict[str, tuple[Array, Array]]:
